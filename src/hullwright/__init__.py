@@ -1,0 +1,1 @@
+"""Hullwright builds virtual machines: each build a persisted graph of revertible steps."""
