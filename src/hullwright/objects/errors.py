@@ -1,0 +1,348 @@
+"""One tree of errors. A class says its HTTP code, whether another host may help, and a hint for a person.
+
+Not for: translating foreign errors; a driver does that once, at its own edge.
+The first line of a class's docstring explains it; `message` is a template filled from keyword arguments. Arguments are JSON scalars,
+because an error that leaves a step is stored in the flow store and read back in another process.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+Scalar = str | int | float | bool | None
+
+
+class HullwrightError(Exception):
+    """Base of all errors that Hullwright raises on purpose."""
+
+    message: ClassVar[str] = "An error occurred: {reason}"
+    code: ClassVar[int] = 500  # HTTP status, where the error reaches an API client
+    hint: ClassVar[str] = ""  # what a person can do about it
+
+    def __init__(self, text: str | None = None, **fields: Scalar) -> None:
+        """Take either the finished text, or the fields of the class's template (`reason` may be left out)."""
+        self.fields = fields
+        if text is None:
+            text = self.message.format_map(_Blank(fields))
+        super().__init__(text)
+
+    @property
+    def text(self) -> str:
+        """The message as a person reads it."""
+        return str(self.args[0])
+
+
+class _Blank(dict[str, Scalar]):
+    """Lets a template be filled with fields missing, so that telling an error can never fail."""
+
+    def __missing__(self, key: str) -> str:
+        return "?"
+
+
+# --- Families -------------------------------------------------------------------------------------------------------
+
+
+class BadRequest(HullwrightError):
+    """The request is wrong in itself."""
+
+    message = "{reason}"
+    code = 400
+
+
+class Forbidden(HullwrightError):
+    """The request is understood and not allowed."""
+
+    message = "{reason}"
+    code = 403
+
+
+class NotFound(HullwrightError):
+    """The thing named does not exist, or not for this user."""
+
+    message = "{kind} {id} could not be found."
+    code = 404
+
+
+class Conflict(HullwrightError):
+    """The thing's present state does not allow it."""
+
+    message = "{reason}"
+    code = 409
+
+
+class Unavailable(HullwrightError):
+    """A part that we need does not answer; the same request may work later."""
+
+    message = "{reason}"
+    code = 503
+
+
+class Reschedulable(HullwrightError):
+    """A failure that another host may not have: the attempt is undone and the build moves on."""
+
+
+class BuildAbortException(HullwrightError):
+    """A failure that no other host would mend: the build is undone and ends in ERROR."""
+
+    message = "Build of instance {instance} aborted: {reason}"
+
+
+# --- Requests -------------------------------------------------------------------------------------------------------
+
+
+class InstanceNotFound(NotFound):
+    """No such instance."""
+
+    message = "Instance {id} could not be found."
+
+
+class ImageNotFound(NotFound):
+    """No such image."""
+
+    message = "Image {id} could not be found."
+
+
+class FlavorNotFound(NotFound):
+    """No such flavor."""
+
+    message = "Flavor {id} could not be found."
+
+
+class HostNotFound(NotFound):
+    """No such host."""
+
+    message = "Compute host {id} could not be found."
+
+
+class NetworkNotFound(NotFound):
+    """No such network."""
+
+    message = "Network {id} could not be found."
+
+
+class SubnetNotFound(NotFound):
+    """No such subnet."""
+
+    message = "Subnet {id} could not be found."
+
+
+class PortNotFound(NotFound):
+    """No such port."""
+
+    message = "Port {id} could not be found."
+
+
+class VolumeNotFound(NotFound):
+    """No such volume."""
+
+    message = "Volume {id} could not be found."
+
+
+class KeypairNotFound(NotFound):
+    """No such key pair."""
+
+    message = "Keypair {id} not found for user {user}"
+
+
+class FlavorExists(Conflict):
+    """A flavor of that name or id is there already."""
+
+    message = "Flavor with {field} {id} already exists."
+
+
+class KeypairExists(Conflict):
+    """A key pair of that name is there already."""
+
+    message = "Key pair '{id}' already exists."
+
+
+class HostExists(Conflict):
+    """A host of that name is registered already."""
+
+    message = "Host {id} is registered already."
+
+
+class InstanceInvalidState(Conflict):
+    """The action is not possible in this state."""
+
+    message = "Cannot '{action}' instance {id} while it is in {attribute} {state}"
+
+
+class PortInUse(Conflict):
+    """The port belongs to another instance."""
+
+    message = "Port {id} is still in use."
+
+
+class NetworkInUse(Conflict):
+    """Ports are left on the network."""
+
+    message = "Unable to complete operation on network {id}. There are one or more ports still in use on the network."
+
+
+class FixedIpAlreadyInUse(Conflict):
+    """Somebody has that address."""
+
+    message = "Fixed IP address {address} is already in use on network {network}."
+
+
+class VolumeInvalidState(Conflict):
+    """The volume is not available for this."""
+
+    message = "Volume {id} is {state}; it must be {wanted}."
+
+
+class FlavorDiskTooSmall(BadRequest, BuildAbortException):
+    """The image does not fit on the flavor's disk."""
+
+    message = "Flavor's disk is too small for requested image. Flavor disk is {flavor_bytes} bytes, image is {image_bytes} bytes."
+    hint = "Choose a flavor with a larger disk."
+
+
+class FlavorMemoryTooSmall(BadRequest, BuildAbortException):
+    """The image asks for more memory than the flavor has."""
+
+    message = "Flavor's memory is too small for requested image: it needs {image_mb} MB and the flavor has {flavor_mb} MB."
+    hint = "Choose a flavor with more memory."
+
+
+# --- Builds ---------------------------------------------------------------------------------------------------------
+
+
+class NoValidHost(HullwrightError):
+    """No host fits; the reason says which check removed how many."""
+
+    message = "No valid host was found. {reason}"
+    hint = "Ask for less, wait for room, or have an operator add or enable a host."
+
+
+class MaxRetriesExceeded(HullwrightError):
+    """Every attempt allowed was made and failed; the reason tells each."""
+
+    message = "Exceeded maximum number of retries. {reason}"
+    hint = "See the build's timeline for what failed on each host."
+
+
+class ComputeResourcesUnavailable(Reschedulable):
+    """The host has no room left, though it had when it was chosen."""
+
+    message = "Insufficient compute resources on {host}: {reason}"
+
+
+class RescheduledException(Reschedulable):
+    """A step failed on this host for a reason of its own."""
+
+    message = "Build of instance {instance} was re-scheduled: {reason}"
+
+
+class StepFailed(Reschedulable):
+    """A step raised something that is not one of ours; another host may not have the cause."""
+
+    message = "{step} failed: {error}: {reason}"
+
+
+class UnexpectedTaskStateError(HullwrightError):
+    """The instance is not in the state that the writer expected: somebody else acted."""
+
+    message = "Conflict updating instance {instance}. Expected: {expected}. Actual: {actual}"
+    code = 409
+
+
+class UnexpectedDeletingTaskStateError(UnexpectedTaskStateError):
+    """The user deleted the instance meanwhile; delete wins."""
+
+
+class BuildCancelled(HullwrightError):
+    """The user deleted the instance while it was being built: undo, quietly."""
+
+    message = "Build of instance {instance} was cancelled by a delete."
+
+
+# --- Drivers --------------------------------------------------------------------------------------------------------
+
+
+class HypervisorUnavailable(Reschedulable, Unavailable):
+    """The host's hypervisor does not answer."""
+
+    message = "Hypervisor of host {host} cannot be reached: {reason}"
+    hint = "Check that libvirtd runs there and that the host's URI is right."
+
+
+class HypervisorError(Reschedulable):
+    """The hypervisor refused or failed an operation."""
+
+    message = "{operation} failed on host {host}: {reason}"
+
+
+class HostDiskFull(Reschedulable):
+    """The host has no room on its disk."""
+
+    message = "No space left on host {host}: {reason}"
+    hint = "Free space on the host or lower its disk allocation ratio."
+
+
+class ImageUnacceptable(BadRequest, BuildAbortException):
+    """The image's bytes cannot or must not be used."""
+
+    message = "Image {image} is unacceptable: {reason}"
+    hint = "Upload a whole image in the format that it declares, without backing or data file."
+
+
+class ImageUnavailable(BuildAbortException):
+    """The image is gone or not active."""
+
+    message = "Image {image} is not available: {reason}"
+
+
+class ImageCorrupt(Reschedulable):
+    """The bytes that arrived do not have the image's checksum."""
+
+    message = "Image {image} arrived corrupt on host {host}: {reason}"
+
+
+class NetworkError(Reschedulable):
+    """A port could not be plugged on the host."""
+
+    message = "Port {port} could not be plugged on host {host}: {reason}"
+
+
+class NoMoreFixedIps(BuildAbortException):
+    """The subnet has no free address."""
+
+    message = "No fixed IP addresses available for network {network}."
+    code = 400
+    hint = "Free a port or add a subnet to the network."
+
+
+class VolumeError(BuildAbortException):
+    """A volume could not be made or attached, wherever the instance would be."""
+
+    message = "Volume {volume}: {reason}"
+
+
+class VolumeConnectError(Reschedulable):
+    """A volume could not be connected to this host."""
+
+    message = "Volume {volume} could not be connected to host {host}: {reason}"
+
+
+# --- Durability: not Exceptions, so that TaskFlow neither reverts nor retries because of them -------------------------------
+
+
+class EngineStopped(BaseException):
+    """Stops an engine where it stands and leaves its flow resumable."""
+
+
+class LeaseLost(EngineStopped):
+    """Another conductor has the job, or our lease ran out: act no more."""
+
+
+class StoreUnavailable(EngineStopped):
+    """The database does not answer: nothing is undone because of that."""
+
+
+class JobUnloadable(HullwrightError):
+    """A job's flow cannot be rebuilt by this code."""
+
+    message = "Job {id} cannot be loaded: {reason}"
+    hint = "It is parked. Install code that knows this flow's version, then release the job."

@@ -1,0 +1,72 @@
+"""Hosts: where guests run, what they hold and what they can do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from hullwright.objects.records import Record
+
+
+@dataclass(frozen=True, slots=True)
+class Host(Record):
+    """A registered host: a hypervisor behind a URI."""
+
+    id: int
+    uuid: str
+    name: str
+    uri: str  # qemu:///system, qemu+tls://host/system, fake:///path, ...
+    driver: str = "libvirt"  # entry point in hullwright.virt
+    enabled: bool = True
+    disabled_reason: str | None = None
+    forced_down: bool = False
+    availability_zone: str = "nova"
+    last_seen_at: float = 0.0  # seconds since the epoch; when the hypervisor last answered
+    facts: HostFacts | None = None
+    failed_builds: int = 0  # since the last success
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory(Record):
+    """How much of one resource a host has."""
+
+    resource_class: str  # VCPU, MEMORY_MB, DISK_GB
+    total: int
+    reserved: int = 0
+    allocation_ratio: float = 1.0
+    used: int = 0
+
+    @property
+    def capacity(self) -> int:
+        """What may be claimed in all."""
+        return int((self.total - self.reserved) * self.allocation_ratio)
+
+
+@dataclass(frozen=True, slots=True)
+class HostFacts(Record):
+    """What a hypervisor tells of itself."""
+
+    hostname: str
+    hypervisor_type: str  # QEMU, KVM, fake
+    hypervisor_version: int  # 7002022 for 7.2.22
+    vcpus: int
+    memory_mb: int
+    disk_gb: int  # of the file system or pool that holds instances
+    disk_free_gb: int
+    cpu_model: str = ""
+    cpu_arch: str = "x86_64"
+    cpu_features: tuple[str, ...] = ()
+    virt_types: tuple[str, ...] = ("qemu",)  # usable ones, best first: kvm only where it really works
+    machine_types: tuple[str, ...] = ()
+    disk_formats: tuple[str, ...] = ("raw", "qcow2")
+    host_ip: str = "127.0.0.1"
+    extra: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class HostRef(Record):
+    """What a driver needs to reach a host."""
+
+    name: str
+    uri: str
+    driver: str = "libvirt"

@@ -1,0 +1,105 @@
+"""Instances: the record that the API calls a server, and its request spec."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from hullwright.objects.flavors import Flavor
+from hullwright.objects.networks import NetworkRequest
+from hullwright.objects.records import Record
+from hullwright.objects.states import PowerState, VmState
+from hullwright.objects.volumes import BlockDeviceRequest
+
+
+@dataclass(frozen=True, slots=True)
+class RequestSpec(Record):
+    """What the user asked for, as the scheduler and the steps need it. Holds no secrets: it is stored and shown."""
+
+    instance_uuid: str
+    project_id: str
+    user_id: str
+    flavor: Flavor
+    image_id: str | None = None
+    image_properties: Mapping[str, str] = field(default_factory=dict)
+    image_min_ram_mb: int = 0
+    image_min_disk_gb: int = 0
+    availability_zone: str | None = None
+    force_host: str | None = None  # skips filters: the az:host form
+    requested_host: str | None = None  # goes through filters: the host field
+    ignore_hosts: tuple[str, ...] = ()
+    networks: tuple[NetworkRequest, ...] = ()
+    block_devices: tuple[BlockDeviceRequest, ...] = ()
+    scheduler_hints: Mapping[str, Any] = field(default_factory=dict)
+    config_drive: bool = False
+    max_attempts: int = 3
+
+    @property
+    def boots_from_volume(self) -> bool:
+        """True when the root disk is a volume."""
+        return any(device.boot_index == 0 for device in self.block_devices)
+
+
+@dataclass(frozen=True, slots=True)
+class Instance(Record):
+    """A server's row as other rooms see it."""
+
+    uuid: str
+    name: str
+    project_id: str
+    user_id: str
+    vm_state: str
+    task_state: str | None
+    power_state: int
+    flavor: Flavor
+    image_id: str | None
+    hostname: str
+    created_at: float
+    updated_at: float
+    spec: RequestSpec
+    host: str | None = None
+    node: str | None = None
+    launched_on: str | None = None
+    availability_zone: str | None = None
+    description: str | None = None
+    key_name: str | None = None
+    key_data: str | None = None
+    user_data: str | None = field(default=None, repr=False)  # base64, as given
+    config_drive: bool = False
+    disk_config: str = "MANUAL"
+    access_ip_v4: str | None = None
+    access_ip_v6: str | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    tags: tuple[str, ...] = ()
+    reservation_id: str = ""
+    launch_index: int = 0
+    locked: bool = False
+    locked_reason: str | None = None
+    launched_at: float | None = None
+    terminated_at: float | None = None
+    deleted_at: float | None = None
+
+    @property
+    def is_deleted(self) -> bool:
+        """True once nothing of it is left."""
+        return self.vm_state == VmState.DELETED
+
+    @property
+    def display_power_state(self) -> PowerState:
+        """The power state as an enum."""
+        return PowerState(self.power_state)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault(Record):
+    """Why an instance is in ERROR."""
+
+    instance_uuid: str
+    code: int
+    message: str  # for its user; no names of hosts unless the user is an admin
+    details: str  # for admins: host, step, error, hint
+    host: str | None = None
+    step: str | None = None
+    hint: str = ""
+    created_at: float = 0.0
