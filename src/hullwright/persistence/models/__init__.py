@@ -1,0 +1,13 @@
+"""The tables, one module per aggregate. Importing this package fills `metadata`; migrations are compared with it in a test."""
+
+from hullwright.persistence.models import (  # noqa: F401
+    hosts,
+    images,
+    instances,
+    jobs,
+    networks,
+    volumes,
+)
+from hullwright.persistence.models.base import metadata
+
+__all__ = ["metadata"]

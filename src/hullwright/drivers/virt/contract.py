@@ -1,0 +1,97 @@
+"""What Hullwright asks of a hypervisor. One object speaks for one host.
+
+Every call is idempotent and keyed by the instance's uuid: a step that runs twice finds what it made. "Gone" counts as done.
+Drivers raise only errors from `objects.errors` and translate foreign ones once, at their edge.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from hullwright.objects.guests import GuestInfo, GuestSpec
+from hullwright.objects.hosts import HostFacts
+from hullwright.objects.images import CachedImage, Image
+from hullwright.objects.states import PowerState
+
+ReportProgress = Callable[[int, int], None]  # (bytes done, bytes in all); may raise to stop the transfer
+
+
+class ImageSource(Protocol):
+    """Where an image's bytes come from: an image driver, seen from a hypervisor."""
+
+    def read(self, image: Image, offset: int = 0) -> Iterator[bytes]:
+        """Yield the bytes from `offset` on, in chunks.
+
+        Raises: ImageUnavailable.
+        """
+        ...
+
+
+class VirtDriver(ABC):
+    """A hypervisor."""
+
+    @abstractmethod
+    def facts(self) -> HostFacts:
+        """Inventory and capabilities, read now.
+
+        Raises: HypervisorUnavailable.
+        """
+
+    @abstractmethod
+    def ensure_image(self, image: Image, source: ImageSource, progress: ReportProgress) -> CachedImage:
+        """Have the image whole and verified in the host's cache; send only what is missing.
+
+        A transfer cut by a crash goes on at its offset. Concurrent calls for one image, also from several processes, make one whole file.
+
+        Raises: ImageUnacceptable, ImageCorrupt, ImageUnavailable, HostDiskFull, HypervisorUnavailable.
+        """
+
+    @abstractmethod
+    def spawn(self, guest: GuestSpec) -> None:
+        """Have the guest running: disks made, config drive written, domain defined, started and resumed.
+
+        When parts of it exist already (same uuid), goes on from there; never makes a second one.
+
+        Raises: HypervisorError, HostDiskFull, HypervisorUnavailable, FlavorDiskTooSmall.
+        """
+
+    @abstractmethod
+    def destroy(self, uuid: str) -> None:
+        """Leave nothing of the guest: domain, disks, config drive, console log. Volumes are not touched.
+
+        Raises: HypervisorError, HypervisorUnavailable.
+        """
+
+    @abstractmethod
+    def power_state(self, uuid: str) -> PowerState | None:
+        """The guest's power state, or None when there is no such guest."""
+
+    @abstractmethod
+    def guests(self) -> list[GuestInfo]:
+        """All guests of the host, foreign ones too."""
+
+    @abstractmethod
+    def leftovers(self) -> list[str]:
+        """Uuids of instances that have files on this host (disks, config drives, logs), with or without a domain."""
+
+    @abstractmethod
+    def console_log(self, uuid: str, max_bytes: int = 102_400) -> bytes:
+        """The last bytes of the serial console's log; empty when there is none yet."""
+
+    @abstractmethod
+    def power_on(self, uuid: str) -> None:
+        """Have the guest running."""
+
+    @abstractmethod
+    def power_off(self, uuid: str, timeout_seconds: float = 60.0) -> None:
+        """Have the guest shut off: ask it (ACPI), then pull the plug after `timeout_seconds`; 0 pulls at once."""
+
+    @abstractmethod
+    def reboot(self, uuid: str, hard: bool) -> None:
+        """Start the guest anew: `hard` pulls the plug first."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give connections back."""

@@ -1,0 +1,98 @@
+"""What Hullwright asks of a volume service, shaped as Cinder's attachments are: reserve, connect with a host's connector, disconnect.
+
+Volume and attachment ids are chosen by the caller.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Protocol
+
+from hullwright.objects.hosts import HostRef
+from hullwright.objects.images import Image
+from hullwright.objects.volumes import Attachment, BlockDeviceRequest, Connection, Volume
+
+
+class VolumeStore(Protocol):
+    """The record of volumes and attachments that the embedded volume service keeps. The caller hands one to the local driver."""
+
+    def volume(self, volume_id: str) -> Volume:
+        """Raises: VolumeNotFound."""
+        ...
+
+    def reserve(self, instance_uuid: str, project_id: str, user_id: str, devices: Sequence[BlockDeviceRequest]) -> list[Attachment]:
+        """Have an attachment for each device, and rows for the volumes that the build makes, in one transaction.
+
+        Raises: VolumeNotFound, VolumeInvalidState.
+        """
+        ...
+
+    def attachments_of(self, instance_uuid: str) -> list[Attachment]:
+        """The attachments of an instance, in boot order, then that of the request."""
+        ...
+
+    def set_volume_status(self, volume_id: str, status: str) -> None:
+        """Record what became of a volume."""
+        ...
+
+    def mark_attached(self, attachment_ids: Sequence[str], host: str | None) -> None:
+        """Record where attachments are connected; None: nowhere."""
+        ...
+
+    def release(self, instance_uuid: str) -> list[Volume]:
+        """Delete the instance's attachments, free its volumes; answer those that are to be deleted with it."""
+        ...
+
+    def forget_volume(self, volume_id: str) -> None:
+        """Delete a volume's row; gone is done."""
+        ...
+
+
+class ImageReader(Protocol):
+    """Where the bytes of a volume made from an image come from."""
+
+    def __call__(self, image_id: str) -> tuple[Image, str]:
+        """The image and a path on this machine from which it can be read."""
+        ...
+
+
+class VolumeDriver(ABC):
+    """A volume service."""
+
+    @abstractmethod
+    def reserve(self, instance_uuid: str, project_id: str, user_id: str, devices: Sequence[BlockDeviceRequest]) -> list[Attachment]:
+        """Reserve existing volumes for the instance, make new ones. Survives a reschedule.
+
+        Raises: VolumeNotFound, VolumeInvalidState, VolumeError.
+        """
+
+    @abstractmethod
+    def release(self, instance_uuid: str) -> None:
+        """Leave no attachment of the instance; delete volumes marked so; the others become available. Gone is done."""
+
+    @abstractmethod
+    def connect(self, host: HostRef, instance_uuid: str) -> list[tuple[Attachment, Connection]]:
+        """Make the instance's volumes reachable from the host.
+
+        Raises: VolumeConnectError, VolumeError.
+        """
+
+    @abstractmethod
+    def disconnect(self, host: HostRef, instance_uuid: str) -> None:
+        """Undo `connect`; the reservation stays."""
+
+    @abstractmethod
+    def create(self, volume: Volume) -> Volume:
+        """Make an empty or image-filled volume whose row is there with status creating.
+
+        Raises: VolumeError.
+        """
+
+    @abstractmethod
+    def delete(self, volume_id: str) -> None:
+        """Leave nothing of the volume's bytes."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give connections back."""

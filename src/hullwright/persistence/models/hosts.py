@@ -1,0 +1,67 @@
+"""Hosts, what they have (inventories), what is claimed of it (allocations)."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    PrimaryKeyConstraint,
+    String,
+    Table,
+    Text,
+)
+
+from hullwright.persistence.models.base import Json, key, metadata, time_column
+
+hosts = Table(
+    "hosts",
+    metadata,
+    key(),
+    Column("uuid", String(36), nullable=False, unique=True),
+    Column("name", String(255), nullable=False, unique=True),
+    Column("uri", String(1024), nullable=False),
+    Column("driver", String(64), nullable=False),
+    Column("enabled", Boolean, nullable=False, default=True),
+    Column("disabled_reason", String(255)),
+    Column("forced_down", Boolean, nullable=False, default=False),
+    Column("availability_zone", String(255), nullable=False, default="nova"),
+    Column("facts", Json),  # HostFacts
+    Column("failed_builds", Integer, nullable=False, default=0),
+    Column("error", Text),  # why it did not answer, when it did not
+    time_column("checked_at"),  # when a conductor last took it on itself to ask
+    time_column("last_seen_at"),  # when it last answered
+    time_column("created_at"),
+)
+
+inventories = Table(
+    "inventories",
+    metadata,
+    Column("host_id", BigInteger, ForeignKey("hosts.id", ondelete="CASCADE"), nullable=False),
+    Column("resource_class", String(64), nullable=False),
+    Column("total", BigInteger, nullable=False),
+    Column("reserved", BigInteger, nullable=False, default=0),
+    Column("allocation_ratio", Double, nullable=False, default=1.0),
+    # The sum of the host's allocations, kept in the claim's own statement, so that a claim costs the same on a full host as on an empty one.
+    Column("used", BigInteger, nullable=False, default=0),
+    PrimaryKeyConstraint("host_id", "resource_class"),
+    CheckConstraint("used >= 0", name="used_not_negative"),
+)
+
+allocations = Table(
+    "allocations",
+    metadata,
+    Column("instance_uuid", String(36), nullable=False),
+    Column("host_id", BigInteger, ForeignKey("hosts.id"), nullable=False),
+    Column("resource_class", String(64), nullable=False),
+    Column("amount", BigInteger, nullable=False),
+    Column("job_uuid", String(36)),  # the build that claimed it
+    time_column("created_at"),
+    PrimaryKeyConstraint("instance_uuid", "resource_class"),
+    Index("ix_allocations_host", "host_id"),
+)

@@ -1,0 +1,134 @@
+"""Jobs, conductors, the TaskFlow store (logbooks, flows, atoms), and the build's record: attempts, step events, progress."""
+
+from __future__ import annotations
+
+from sqlalchemy import Boolean, Column, Double, Index, Integer, PrimaryKeyConstraint, String, Table, Text, text
+
+from hullwright.persistence.models.base import BigKey, Json, key, metadata, time_column, uuid_key
+
+conductors = Table(
+    "conductors",
+    metadata,
+    uuid_key(),  # new at each start: a restarted conductor is another owner
+    Column("hostname", String(255), nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("version", String(64), nullable=False),
+    time_column("started_at"),
+    time_column("expires_at"),  # the one lease that all its jobs hang on; moved by its heartbeat
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    key(),
+    Column("uuid", String(36), nullable=False, unique=True),  # also the uuid of its flow
+    Column("kind", String(64), nullable=False),
+    Column("instance_uuid", String(36)),
+    Column("inputs", Json, nullable=False),  # no secrets
+    Column("state", String(16), nullable=False),
+    Column("owner", String(36)),
+    Column("fence", Integer, nullable=False, default=0),
+    Column("leases", Integer, nullable=False, default=0),
+    Column("cancel_requested", Boolean, nullable=False, default=False),
+    Column("seq", Integer, nullable=False, default=0),  # of the last step event
+    Column("progress", Integer, nullable=False, default=0),  # percent
+    Column("result", Json),
+    Column("error", Text),
+    Column("request_id", String(64)),
+    Column("priority", Integer, nullable=False, default=0),  # higher first
+    time_column("created_at"),
+    time_column("started_at", nullable=True),
+    time_column("finished_at", nullable=True),
+    time_column("not_before"),
+    Index("ix_jobs_instance", "instance_uuid", "id"),
+    # Only open jobs are in it: looking for work does not grow with the work done.
+    Index(
+        "ix_jobs_open",
+        "state",
+        "id",
+        sqlite_where=text("state IN ('queued', 'running')"),
+        postgresql_where=text("state IN ('queued', 'running')"),
+    ),
+    Index("ix_jobs_owner", "owner"),
+)
+
+logbooks = Table(
+    "logbooks",
+    metadata,
+    uuid_key("uuid"),
+    Column("name", String(255)),
+    Column("meta", Json),
+    time_column("created_at"),
+    time_column("updated_at", nullable=True),
+)
+
+flows = Table(
+    "flows",
+    metadata,
+    uuid_key("uuid"),
+    Column("book_uuid", String(36), index=True),  # a job's flow has none: the job is its book
+    Column("name", String(255), nullable=False),
+    Column("state", String(32)),
+    Column("meta", Json),
+)
+
+atoms = Table(
+    "atoms",
+    metadata,
+    uuid_key("uuid"),
+    Column("flow_uuid", String(36), nullable=False, index=True),
+    Column("name", String(255), nullable=False),
+    Column("kind", String(32), nullable=False),  # TASK_DETAIL, RETRY_DETAIL
+    Column("state", String(32)),
+    Column("intention", String(16)),
+    Column("body", Json, nullable=False),  # results, failures, meta, version
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("job_uuid", String(36), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("instance_uuid", String(36), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("host", String(255)),
+    Column("alternates", Json, nullable=False),
+    Column("report", Json, nullable=False),
+    Column("step", String(64)),
+    Column("error", String(255)),
+    Column("reason", Text),
+    time_column("started_at"),
+    time_column("finished_at", nullable=True),
+    PrimaryKeyConstraint("job_uuid", "number"),
+    Index("ix_attempts_instance", "instance_uuid"),
+    Index("ix_attempts_host", "host", "started_at"),
+)
+
+step_events = Table(
+    "step_events",
+    metadata,
+    Column("job_uuid", String(36), nullable=False),
+    Column("seq", Integer, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("step", String(64), nullable=False),
+    Column("from_state", String(32)),
+    Column("to_state", String(32), nullable=False),
+    Column("at", Double, nullable=False),
+    Column("owner", String(36), nullable=False),
+    Column("fence", Integer, nullable=False),
+    Column("host", String(255)),
+    Column("result", Json),
+    PrimaryKeyConstraint("job_uuid", "seq"),
+)
+
+step_progress = Table(
+    "step_progress",
+    metadata,
+    Column("job_uuid", String(36), nullable=False),
+    Column("step", String(64), nullable=False),
+    Column("done", BigKey, nullable=False),
+    Column("total", BigKey, nullable=False),
+    Column("unit", String(16), nullable=False),
+    time_column("at"),
+    PrimaryKeyConstraint("job_uuid", "step"),
+)
