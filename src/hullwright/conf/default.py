@@ -1,0 +1,26 @@
+"""[DEFAULT]: where this installation keeps its things."""
+
+from __future__ import annotations
+
+from oslo_config import cfg
+
+GROUP = "DEFAULT"
+OPTS = [
+    cfg.StrOpt(
+        "state_path",
+        default="var",
+        help="Directory of this installation's own files: the SQLite database, images, sockets, logs. "
+        "Relative paths count from the working directory.",
+    ),
+    cfg.StrOpt(
+        "log_level",
+        default="INFO",
+        choices=["DEBUG", "INFO", "WARNING", "ERROR"],
+        help="Least severe messages that are logged.",
+    ),
+    cfg.StrOpt(
+        "default_availability_zone",
+        default="nova",
+        help="Availability zone of hosts that were given none.",
+    ),
+]

@@ -1,0 +1,139 @@
+"""The door to the database: an engine set up for SQLite (WAL) or PostgreSQL, reads, and write transactions.
+
+Repositories take the connection that `read` or `write` gives, so that several of them share one transaction.
+Not for: what is in the tables; see `models` and the repositories.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.engine import Connection, make_url
+
+from hullwright.objects.errors import Unavailable
+
+
+class DatabaseUnavailable(Unavailable):
+    """The database does not answer, or stayed locked for too long."""
+
+    message = "The database is not available: {reason}"
+    hint = "Check that it runs and that its disk is not full; the same request may work later."
+
+
+class Database:
+    """An engine and its transactions. One per process; safe to use from many threads."""
+
+    def __init__(
+        self, url: str, *, synchronous: str = "NORMAL", busy_timeout_seconds: float = 30.0, pool_size: int = 32
+    ) -> None:
+        """Connect lazily to `url`; for SQLite the file's directory is made.
+
+        `synchronous`: SQLite's pragma; NORMAL survives a killed process, FULL also a power cut.
+        """
+        parsed = make_url(url)
+        self.url = url
+        self.is_sqlite = parsed.get_backend_name() == "sqlite"
+        self.is_postgresql = parsed.get_backend_name() == "postgresql"
+        options: dict[str, Any] = {"pool_size": pool_size, "max_overflow": 0, "pool_timeout": busy_timeout_seconds}
+        if self.is_sqlite:
+            if parsed.database:
+                Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+            options["connect_args"] = {"check_same_thread": False, "cached_statements": 512}
+        else:
+            options["pool_pre_ping"] = False  # a lost connection shows as DatabaseUnavailable and its pool is renewed
+        # AUTOCOMMIT: a read costs no BEGIN and ROLLBACK; `write` says BEGIN itself, and how.
+        self.engine = sa.create_engine(url, isolation_level="AUTOCOMMIT", **options)
+        # SQLite has one writer; threads of one process queue here rather than in its sleeping busy handler.
+        self._writer: contextlib.AbstractContextManager[Any] = (
+            threading.Lock() if self.is_sqlite else contextlib.nullcontext()
+        )
+        self.statements = 0  # executed by this process, for benchmarks
+        self.commits = 0
+        event.listen(self.engine, "before_cursor_execute", self._count)
+        if self.is_sqlite:
+            timeout_ms = int(busy_timeout_seconds * 1000)
+
+            def on_connect(dbapi: Any, _record: Any) -> None:
+                cursor = dbapi.cursor()
+                cursor.execute(f"PRAGMA busy_timeout={timeout_ms}")
+                cursor.execute("PRAGMA journal_mode=WAL")
+                cursor.execute(f"PRAGMA synchronous={synchronous}")
+                cursor.execute("PRAGMA foreign_keys=ON")
+                cursor.close()
+
+            event.listen(self.engine, "connect", on_connect)
+
+    def _count(self, *_args: Any) -> None:
+        self.statements += 1
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A connection for reading; each statement sees what is committed when it runs.
+
+        Raises: DatabaseUnavailable.
+        """
+        with self._translated(), self.engine.connect() as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def write(self) -> Iterator[Connection]:
+        """A connection inside a write transaction: committed at the end, rolled back on any exception.
+
+        On SQLite it holds the write lock from the start, so that nothing read in it can have changed at commit.
+
+        Raises: DatabaseUnavailable.
+        """
+        with self._translated(), self._writer, self.engine.connect() as connection:
+            connection.exec_driver_sql("BEGIN IMMEDIATE" if self.is_sqlite else "BEGIN")
+            try:
+                yield connection
+                connection.exec_driver_sql("COMMIT")
+                self.commits += 1
+            except BaseException:
+                with contextlib.suppress(sa.exc.SQLAlchemyError):
+                    connection.exec_driver_sql("ROLLBACK")
+                raise
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError) as error:
+            reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+            raise DatabaseUnavailable(reason=reason) from error
+
+    def insert_if_absent(self, table: sa.Table) -> Any:
+        """An INSERT that leaves an existing row alone (all three databases have it, each with its own word)."""
+        return self._dialect_insert(table).on_conflict_do_nothing()
+
+    def upsert(self, table: sa.Table, keys: list[str], columns: list[str]) -> Any:
+        """An INSERT that replaces `columns` when a row with the same `keys` is there."""
+        statement = self._dialect_insert(table)
+        return statement.on_conflict_do_update(
+            index_elements=keys, set_={name: statement.excluded[name] for name in columns}
+        )
+
+    def _dialect_insert(self, table: sa.Table) -> Any:
+        if self.is_postgresql:
+            from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+
+            return postgresql_insert(table)
+        from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+
+        return sqlite_insert(table)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.engine.dispose()
+
+
+def now() -> float:
+    """Seconds since the epoch."""
+    return time.time()
