@@ -186,6 +186,12 @@ class FixedIpAlreadyInUse(Conflict):
     message = "Fixed IP address {address} is already in use on network {network}."
 
 
+class InvalidIpForNetwork(BadRequest, BuildAbortException):
+    """The address asked for cannot be had on that network."""
+
+    message = "IP address {address} is not a valid IP for any of the subnets on network {network}."
+
+
 class VolumeInvalidState(Conflict):
     """The volume is not available for this."""
 
