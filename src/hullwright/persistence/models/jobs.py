@@ -35,7 +35,7 @@ jobs = Table(
     Column("result", Json),
     Column("error", Text),
     Column("request_id", String(64)),
-    Column("priority", Integer, nullable=False, default=0),  # higher first
+    Column("rank", Integer, nullable=False, default=10),  # lower goes first: people wait for queries and deletes
     time_column("created_at"),
     time_column("started_at", nullable=True),
     time_column("finished_at", nullable=True),
@@ -45,6 +45,7 @@ jobs = Table(
     Index(
         "ix_jobs_open",
         "state",
+        "rank",
         "id",
         sqlite_where=text("state IN ('queued', 'running')"),
         postgresql_where=text("state IN ('queued', 'running')"),

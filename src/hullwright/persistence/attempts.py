@@ -1,0 +1,64 @@
+"""Attempts: one row per pass of a build's retry loop: where it went, why there, how it ended. Never rewritten by a later attempt."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from hullwright.objects.builds import Attempt
+from hullwright.objects.states import AttemptState
+from hullwright.persistence.database import Database, now
+from hullwright.persistence.models.jobs import attempts
+
+_KEYS = ["job_uuid", "number"]
+
+
+def begin(
+    db: Database, connection: Connection, *, job_uuid: str, number: int, instance_uuid: str, **fields: Any
+) -> None:
+    """Record that an attempt chose its hosts; choosing again after a crash replaces the choice."""
+    row = {
+        "job_uuid": job_uuid,
+        "number": number,
+        "instance_uuid": instance_uuid,
+        "state": AttemptState.RUNNING,
+        "host": None,
+        "alternates": [],
+        "report": {},
+        "started_at": now(),
+    } | fields
+    columns = [name for name in row if name not in (*_KEYS, "started_at")]
+    connection.execute(db.upsert(attempts, _KEYS, columns), row)
+
+
+def update(connection: Connection, job_uuid: str, number: int, **changes: Any) -> None:
+    """Change an attempt that is still running; one that has ended stays as it is."""
+    connection.execute(
+        sa.update(attempts)
+        .where(attempts.c.job_uuid == job_uuid, attempts.c.number == number, attempts.c.state == AttemptState.RUNNING)
+        .values(**changes)
+    )
+
+
+def end(connection: Connection, job_uuid: str, number: int, state: AttemptState, **changes: Any) -> None:
+    """Record how an attempt ended: state, and for a failure step, error (class name) and reason."""
+    update(connection, job_uuid, number, state=state, finished_at=now(), **changes)
+
+
+def list_for(connection: Connection, job_uuid: str) -> list[Attempt]:
+    """A build's attempts in order."""
+    rows = connection.execute(sa.select(attempts).where(attempts.c.job_uuid == job_uuid).order_by(attempts.c.number))
+    return [Attempt.from_dict(row) for row in rows.mappings()]
+
+
+def tried(connection: Connection, job_uuid: str, before: int) -> dict[str, str]:
+    """Host -> reason, for the hosts that attempts earlier than number `before` went to.
+
+    The retry loop asks here and never in TaskFlow's own history, which does not survive a reload whole.
+    """
+    query = sa.select(attempts.c.host, attempts.c.reason).where(
+        attempts.c.job_uuid == job_uuid, attempts.c.number < before, attempts.c.host.is_not(None)
+    )
+    return {row.host: row.reason or "interrupted" for row in connection.execute(query.order_by(attempts.c.number))}

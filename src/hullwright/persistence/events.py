@@ -1,0 +1,40 @@
+"""Step events and progress: what a build did, for people to read. Events are written by `store.py` only."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from hullwright.objects.builds import Progress, StepEvent
+from hullwright.persistence.database import Database, now
+from hullwright.persistence.models.jobs import step_events, step_progress
+
+
+def list_since(connection: Connection, job_uuid: str, seq: int = 0, limit: int = 10_000) -> list[StepEvent]:
+    """Events after number `seq`, in order, without gaps."""
+    query = (
+        sa.select(step_events)
+        .where(step_events.c.job_uuid == job_uuid, step_events.c.seq > seq)
+        .order_by(step_events.c.seq)
+        .limit(limit)
+    )
+    return [StepEvent(**row) for row in connection.execute(query).mappings()]
+
+
+def list_for_jobs(connection: Connection, job_uuids: list[str]) -> list[StepEvent]:
+    """All events of several jobs, in order within each."""
+    query = sa.select(step_events).where(step_events.c.job_uuid.in_(job_uuids))
+    query = query.order_by(step_events.c.job_uuid, step_events.c.seq)
+    return [StepEvent(**row) for row in connection.execute(query).mappings()]
+
+
+def record_progress(db: Database, connection: Connection, *, job_uuid: str, step: str, done: int, total: int, unit: str) -> None:
+    """Keep the latest figure of a long step."""
+    row = {"job_uuid": job_uuid, "step": step, "done": done, "total": total, "unit": unit, "at": now()}
+    connection.execute(db.upsert(step_progress, ["job_uuid", "step"], ["done", "total", "unit", "at"]), row)
+
+
+def list_progress(connection: Connection, job_uuid: str) -> list[Progress]:
+    """The latest figures of a build's long steps."""
+    rows = connection.execute(sa.select(step_progress).where(step_progress.c.job_uuid == job_uuid)).mappings()
+    return [Progress(**row) for row in rows]

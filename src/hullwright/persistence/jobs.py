@@ -1,0 +1,260 @@
+"""Jobs: work that outlives processes. Posting, leasing, cancelling, ending.
+
+A job is open while queued or running. Jobs of one instance run one after the other, in the order of posting. A running job belongs to a
+conductor for as long as that conductor's heartbeat holds (`conductors.py`); each lease raises the job's fence, and whoever writes for the
+job proves that it still holds that fence.
+Not for: TaskFlow's view of jobs; see `jobboard.py`.
+"""
+
+from __future__ import annotations
+
+import uuid as uuids
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, RowMapping
+
+from hullwright.objects.builds import Job
+from hullwright.objects.errors import LeaseLost, NotFound
+from hullwright.objects.states import OPEN_JOB_STATES, JobState
+from hullwright.persistence.database import now
+from hullwright.persistence.models.jobs import conductors, jobs
+
+# Lower goes first. A person waits for a query's answer, and a delete frees room that builds may need.
+RANK_QUERY, RANK_DELETE, RANK_DEFAULT = 0, 5, 10
+
+_open_states = tuple(OPEN_JOB_STATES)
+_earlier = jobs.alias("earlier")
+_is_first_of_its_instance = ~sa.exists().where(
+    _earlier.c.instance_uuid == jobs.c.instance_uuid, _earlier.c.id < jobs.c.id, _earlier.c.state.in_(_open_states)
+)
+_JOB_COLUMNS = [jobs.c[name] for name in Job.__dataclass_fields__]
+
+
+class JobNotFound(NotFound):
+    """No such job."""
+
+    message = "Build {id} could not be found."
+
+
+def _job(row: RowMapping) -> Job:
+    return Job(**row)
+
+
+def new_row(
+    *,
+    kind: str,
+    instance_uuid: str | None,
+    inputs: Mapping[str, Any],
+    request_id: str | None = None,
+    rank: int = RANK_DEFAULT,
+    not_before: float = 0.0,
+    uuid: str | None = None,
+) -> dict[str, Any]:
+    """A row for `post_rows`. `inputs` are JSON and hold no secrets: they are stored and shown."""
+    return {
+        "uuid": uuid or str(uuids.uuid4()),
+        "kind": kind,
+        "instance_uuid": instance_uuid,
+        "inputs": dict(inputs),
+        "state": JobState.QUEUED,
+        "request_id": request_id,
+        "rank": rank,
+        "not_before": not_before,
+        "created_at": now(),
+    }
+
+
+def post_rows(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Post several jobs with one statement. Poke the conductors (`Wakeup.poke`) after the transaction."""
+    connection.execute(sa.insert(jobs), list(rows))
+
+
+def post(connection: Connection, **fields: Any) -> str:
+    """Post one job, see `new_row`; answers its uuid."""
+    row = new_row(**fields)
+    post_rows(connection, [row])
+    return str(row["uuid"])
+
+
+def get(connection: Connection, uuid: str) -> Job:
+    """One job.
+
+    Raises: JobNotFound.
+    """
+    row = connection.execute(sa.select(*_JOB_COLUMNS).where(jobs.c.uuid == uuid)).mappings().first()
+    if row is None:
+        raise JobNotFound(id=uuid)
+    return _job(row)
+
+
+def latest(connection: Connection, instance_uuid: str, kind: str | None = None) -> Job | None:
+    """The newest job of an instance, of one kind if given."""
+    query = sa.select(*_JOB_COLUMNS).where(jobs.c.instance_uuid == instance_uuid).order_by(jobs.c.id.desc()).limit(1)
+    if kind is not None:
+        query = query.where(jobs.c.kind == kind)
+    row = connection.execute(query).mappings().first()
+    return None if row is None else _job(row)
+
+
+def list_jobs(
+    connection: Connection,
+    *,
+    instance_uuid: str | None = None,
+    kinds: Sequence[str] = (),
+    states: Iterable[JobState] = (),
+    before_id: int | None = None,
+    limit: int = 100,
+) -> list[Job]:
+    """Jobs, newest first."""
+    query = sa.select(*_JOB_COLUMNS).order_by(jobs.c.id.desc()).limit(limit)
+    if instance_uuid is not None:
+        query = query.where(jobs.c.instance_uuid == instance_uuid)
+    if kinds:
+        query = query.where(jobs.c.kind.in_(kinds))
+    if states := tuple(states):
+        query = query.where(jobs.c.state.in_(states))
+    if before_id is not None:
+        query = query.where(jobs.c.id < before_id)
+    return [_job(row) for row in connection.execute(query).mappings()]
+
+
+def cancel_open(connection: Connection, instance_uuid: str, *, spare_kinds: Sequence[str] = ("delete_instance",)) -> int:
+    """Ask the instance's open jobs to stop; one that was never leased ends at once. Answers how many were open."""
+    ours = sa.and_(jobs.c.instance_uuid == instance_uuid, jobs.c.kind.not_in(spare_kinds))
+    never_begun = connection.execute(
+        sa.update(jobs)
+        .where(ours, jobs.c.state == JobState.QUEUED, jobs.c.leases == 0)
+        .values(state=JobState.CANCELLED, cancel_requested=True, finished_at=now())
+    )
+    begun = connection.execute(
+        sa.update(jobs).where(ours, jobs.c.state.in_(_open_states)).values(cancel_requested=True)
+    )
+    return never_begun.rowcount + begun.rowcount
+
+
+def has_open(connection: Connection, instance_uuid: str, kind: str) -> bool:
+    """Whether such a job is still to be done for the instance."""
+    query = sa.select(sa.literal(1)).where(
+        jobs.c.instance_uuid == instance_uuid, jobs.c.kind == kind, jobs.c.state.in_(_open_states)
+    )
+    return connection.execute(query.limit(1)).first() is not None
+
+
+# --- Leasing: for conductors -----------------------------------------------------------------------------------------
+
+
+def leasable(connection: Connection, limit: int) -> bool:
+    """Whether `lease` would find a queued job; a cheap look without a transaction."""
+    return connection.execute(_queued(min(limit, 1))).first() is not None
+
+
+def _queued(limit: int) -> sa.Select[Any]:
+    return (
+        sa.select(jobs.c.id)
+        .where(jobs.c.state == JobState.QUEUED, jobs.c.not_before <= now(), _is_first_of_its_instance)
+        .order_by(jobs.c.rank, jobs.c.id)
+        .limit(limit)
+    )
+
+
+def _orphaned(limit: int) -> sa.Select[Any]:
+    living = sa.select(conductors.c.id).where(conductors.c.expires_at > now())
+    return (
+        sa.select(jobs.c.id)
+        .where(jobs.c.state == JobState.RUNNING, jobs.c.owner.not_in(living))
+        .order_by(jobs.c.rank, jobs.c.id)
+        .limit(limit)
+    )
+
+
+def lease(connection: Connection, owner: str, limit: int, *, orphans: bool = False) -> list[Job]:
+    """Take up to `limit` jobs for the conductor `owner`, inside a write transaction: queued ones, or those of conductors that died."""
+    candidates = _orphaned(limit) if orphans else _queued(limit)
+    if connection.dialect.name == "postgresql":
+        candidates = candidates.with_for_update(skip_locked=True, of=jobs)
+    ids = list(connection.execute(candidates).scalars())
+    if not ids:
+        return []
+    connection.execute(
+        sa.update(jobs)
+        .where(jobs.c.id.in_(ids))
+        .values(
+            state=JobState.RUNNING,
+            owner=owner,
+            fence=jobs.c.fence + 1,
+            leases=jobs.c.leases + 1,
+            started_at=sa.func.coalesce(jobs.c.started_at, now()),
+        )
+    )
+    rows = connection.execute(sa.select(*_JOB_COLUMNS).where(jobs.c.id.in_(ids)).order_by(jobs.c.rank, jobs.c.id))
+    return [_job(row) for row in rows.mappings()]
+
+
+def hold(
+    connection: Connection, job: Job, *, seq: int | None = None, progress: int | None = None, heed_cancel: bool = False
+) -> bool:
+    """Prove, inside a write transaction, that `job`'s lease is still ours; nothing can take it over before the commit.
+
+    Answers False when `heed_cancel` is set and its user asked to stop.
+
+    Raises: LeaseLost.
+    """
+    changes: dict[str, Any] = {"seq": jobs.c.seq if seq is None else seq}
+    if progress is not None:
+        changes["progress"] = progress
+    statement = sa.update(jobs).where(jobs.c.id == job.id, jobs.c.owner == job.owner, jobs.c.fence == job.fence)
+    if heed_cancel:
+        statement = statement.where(jobs.c.cancel_requested.is_(False))
+    if connection.execute(statement.values(**changes)).rowcount == 1:
+        return True
+    if heed_cancel and is_held(connection, job):
+        return False
+    raise LeaseLost(f"job {job.uuid}: fence {job.fence} is not {job.owner}'s any more")
+
+
+def is_held(connection: Connection, job: Job) -> bool:
+    """Whether the lease that `job` was handed out with is still in force."""
+    query = sa.select(sa.literal(1)).where(
+        jobs.c.id == job.id, jobs.c.owner == job.owner, jobs.c.fence == job.fence, jobs.c.state == JobState.RUNNING
+    )
+    return connection.execute(query).first() is not None
+
+
+def end(
+    connection: Connection, job: Job, state: JobState, *, result: Any = None, error: str | None = None, progress: int = 100
+) -> None:
+    """Bring a leased job to rest.
+
+    Raises: LeaseLost.
+    """
+    _release(
+        connection, job, state=state, result=result, error=error, progress=progress, finished_at=now(), owner=None
+    )
+
+
+def give_back(connection: Connection, job: Job, *, not_before: float = 0.0, error: str | None = None) -> None:
+    """Return a leased job to the queue, to be gone on with not before that time.
+
+    Raises: LeaseLost.
+    """
+    _release(connection, job, state=JobState.QUEUED, not_before=not_before, error=error, owner=None)
+
+
+def _release(connection: Connection, job: Job, **changes: Any) -> None:
+    statement = sa.update(jobs).where(
+        jobs.c.id == job.id, jobs.c.owner == job.owner, jobs.c.fence == job.fence, jobs.c.state == JobState.RUNNING
+    )
+    if connection.execute(statement.values(**changes)).rowcount != 1:
+        raise LeaseLost(f"job {job.uuid}: fence {job.fence} is not {job.owner}'s any more")
+
+
+def release_stuck(connection: Connection, uuid: str) -> bool:
+    """Put a stuck job back in the queue with a fresh count of leases: an operator's decision. False when it is not stuck."""
+    statement = (
+        sa.update(jobs)
+        .where(jobs.c.uuid == uuid, jobs.c.state == JobState.STUCK)
+        .values(state=JobState.QUEUED, leases=0, error=None, not_before=0.0, finished_at=None)
+    )
+    return connection.execute(statement).rowcount == 1
