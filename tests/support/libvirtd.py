@@ -1,0 +1,169 @@
+"""Real libvirtds and a real guest for tests: fixtures `libvirt_host`, `two_libvirt_hosts`, `guest_image`; `Libvirtd`.
+
+Each test session has daemons of its own (tools/libvirtd), whatever the system runs, and takes them down with all their
+guests and networks at its end; what a killed session left is taken down by the next one. A machine that cannot have
+them fails the tests with the reason: they are never skipped.
+
+Not for: connections, domains, networks; tests make those through the drivers, or with libvirt-python.
+"""
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+TOOL = ROOT / "tools" / "libvirtd"
+START_SECONDS = 120
+STOP_SECONDS = 120
+
+
+class LibvirtdError(Exception):
+    """A libvirtd does not start or stop; the message is what tools/libvirtd said."""
+
+
+class Libvirtd:
+    """One host: a libvirtd of our own with its state under `directory`.
+
+    Disks and console files may be anywhere: the daemon sees the machine's file system, and its guests run as root.
+    """
+
+    def __init__(self, name: str, directory: Path) -> None:
+        self.name = name
+        self.directory = directory
+
+    @property
+    def uri(self) -> str:
+        return f"qemu+unix:///system?socket={self.directory}/run/libvirt-sock"
+
+    @property
+    def pid(self) -> int | None:
+        """The daemon's process id; None when it does not run."""
+        try:
+            pid = int((self.directory / "libvirtd.pid").read_text())
+            os.kill(pid, 0)
+        except (OSError, ValueError):
+            return None
+        return pid
+
+    def start(self) -> None:
+        """Start it and wait until it answers; nothing to do when it runs. Raises: LibvirtdError."""
+        self._tool("start", START_SECONDS)
+
+    def stop(self, purge: bool = True) -> None:
+        """Stop it; with `purge` its guests, networks and directory go too. Raises: LibvirtdError."""
+        self._tool("stop", STOP_SECONDS, *(["--purge"] if purge else []))
+
+    def kill(self) -> None:
+        """End the daemon as a crash does. Its guests and networks stay; `start` finds them again."""
+        pid = self.pid
+        if pid is not None:
+            os.kill(pid, signal.SIGKILL)
+
+    def _tool(self, action: str, timeout_seconds: float, *more: str) -> None:
+        command = [str(TOOL), action, "--name", self.name, "--dir", str(self.directory), *more]
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=timeout_seconds,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise LibvirtdError(done.stdout.strip())
+
+
+@dataclass(frozen=True)
+class GuestImage:
+    """The files that tools/guest-image makes; tools/guest/init says what the guest writes on its console."""
+
+    qcow2: Path
+    raw: Path
+    kernel: Path
+    ramdisk: Path
+
+
+def make_guest_image(directory: Path = ROOT / "var" / "guest") -> GuestImage:
+    """Make the guest image, or find it made and whole. Raises: RuntimeError with what the tool said."""
+    done = subprocess.run(
+        [str(ROOT / "tools" / "guest-image"), str(directory)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise RuntimeError(f"tools/guest-image: {done.stderr.strip()}")
+    return GuestImage(
+        qcow2=directory / "guest.qcow2",
+        raw=directory / "guest.raw",
+        kernel=directory / "vmlinuz",
+        ramdisk=directory / "initrd.img",
+    )
+
+
+# Directories are named by the session's process, so that sessions do not meet and a dead one's daemons are known.
+_SESSIONS = ROOT / "var" / "test-libvirt"
+
+
+def _purge_dead_sessions() -> None:
+    for session in _SESSIONS.glob("[0-9]*"):
+        if Path("/proc", session.name).exists():
+            continue
+        for directory in session.iterdir():
+            Libvirtd(directory.name, directory).stop()
+        session.rmdir()
+
+
+def _session_host(name: str) -> Iterator[Libvirtd]:
+    session = _SESSIONS / str(os.getpid())
+    host = Libvirtd(name, session / name)
+    try:
+        _purge_dead_sessions()
+        host.start()
+    except LibvirtdError as error:
+        pytest.fail(f"no libvirtd for the tests: {error}", pytrace=False)
+    yield host
+    host.stop()
+    if not any(session.iterdir()):
+        session.rmdir()
+
+
+@pytest.fixture(scope="session")
+def libvirt_host() -> Iterator[Libvirtd]:
+    """A running libvirtd, the same one for the whole session: leave it running and as empty as it was."""
+    yield from _session_host("hull-a")
+
+
+@pytest.fixture(scope="session")
+def _second_libvirt_host() -> Iterator[Libvirtd]:
+    yield from _session_host("hull-b")
+
+
+@pytest.fixture(scope="session")
+def two_libvirt_hosts(libvirt_host: Libvirtd, _second_libvirt_host: Libvirtd) -> tuple[Libvirtd, Libvirtd]:
+    """Two running libvirtds as two hosts; the first is `libvirt_host`. Bridges are common to both."""
+    return libvirt_host, _second_libvirt_host
+
+
+@pytest.fixture(scope="session")
+def guest_image() -> GuestImage:
+    """A small bootable guest, made once and kept in var/guest."""
+    try:
+        return make_guest_image()
+    except RuntimeError as error:
+        pytest.fail(f"no guest image for the tests: {error}", pytrace=False)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs a libvirtd, so that `-m 'not libvirt'` leaves it out."""
+    for item in items:
+        if "libvirt_host" in getattr(item, "fixturenames", ()):
+            item.add_marker("libvirt")
