@@ -180,6 +180,18 @@ class NetworkInUse(Conflict):
     message = "Unable to complete operation on network {id}. There are one or more ports still in use on the network."
 
 
+class SubnetInUse(Conflict):
+    """A port has an address of the subnet."""
+
+    message = "Unable to complete operation on subnet {id}: One or more ports have an IP allocation from this subnet."
+
+
+class MacAddressInUse(Conflict):
+    """Somebody has that MAC."""
+
+    message = "Unable to complete operation for network {network}. The mac address {mac} is in use."
+
+
 class FixedIpAlreadyInUse(Conflict):
     """Somebody has that address."""
 

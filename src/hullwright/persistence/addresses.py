@@ -136,7 +136,7 @@ def _take_next(conn: Connection, pool: SubnetPool, port_id: str) -> int | None:
         text = pool.text(number)
         if not pool.usable(ipaddress.ip_address(text)):
             continue
-        if count == _TRIES:
+        if used is None and count >= _TRIES:
             used = set(conn.scalars(sa.select(addresses.c.address).where(addresses.c.subnet_id == pool.id)))
         if used is not None and text in used:
             continue

@@ -1,0 +1,291 @@
+"""Ports: MAC, addresses, and the instance that has them. Ids come from the caller, so that what runs twice finds what it made.
+
+Module functions take a connection; `SqlPortStore` is the `PortStore` that the local network driver is given.
+Not for: which address a port gets; see `addresses`.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from hullwright.objects.errors import MacAddressInUse, NetworkNotFound, PortInUse, PortNotFound
+from hullwright.objects.networks import FixedIp, Network, NetworkRequest, Port
+from hullwright.persistence import networks
+from hullwright.persistence.addresses import SubnetPool, lock_subnets, take_default, take_exactly, take_from
+from hullwright.persistence.database import Database, now
+from hullwright.persistence.inserts import insert_if_absent
+from hullwright.persistence.models.networks import addresses, ports
+from hullwright.persistence.models.networks import networks as networks_table
+from hullwright.persistence.paging import Sort, page
+
+_MAC_TRIES = 20  # 16 million MACs: even with a million ports one try in 16 fails
+
+
+def ensure(conn: Connection, instance_uuid: str, project_id: str, requests: Sequence[NetworkRequest]) -> list[Port]:
+    """Have each requested port, in order: made if it is ours to make, taken if the user made it.
+
+    A port that is the instance's already counts as done, addresses included.
+    Raises: PortInUse, PortNotFound, NetworkNotFound, NoMoreFixedIps, FixedIpAlreadyInUse, InvalidIpForNetwork.
+    """
+    present = {port.id: port for port in _by_ids(conn, [request.port_id for request in requests])}
+    if all(r.port_id in present and present[r.port_id].device_id == instance_uuid for r in requests):
+        return [present[request.port_id] for request in requests]
+    missing = [request for request in requests if request.port_id not in present]
+    for request in missing:
+        if request.user_port:
+            raise PortNotFound(id=request.port_id)
+    pools = lock_networks(conn, [request.network_id for request in missing])
+    answer = []
+    for position, request in enumerate(requests):
+        if request.port_id in present:
+            port = _take(conn, present[request.port_id], instance_uuid, position, request.tag)
+        else:
+            port = create(
+                conn,
+                Port(
+                    id=request.port_id,
+                    network_id=request.network_id,
+                    mac_address="",
+                    fixed_ips=(FixedIp("", request.fixed_ip),) if request.fixed_ip else (),
+                    device_id=instance_uuid,
+                    created_by_build=True,
+                    project_id=project_id,
+                    tag=request.tag,
+                    created_at=now(),
+                ),
+                pools[request.network_id],
+                position=position,
+            )
+        answer.append(port)
+    return answer
+
+
+def lock_networks(conn: Connection, network_ids: Sequence[str]) -> dict[str, list[SubnetPool]]:
+    """Networks by id with their subnets locked, ready for `create`.
+
+    Raises: NetworkNotFound.
+    """
+    pools = lock_subnets(conn, network_ids) if network_ids else {}
+    bare = sorted({network for network in network_ids if network not in pools})
+    if bare:  # without subnets, or not there
+        statement = sa.select(networks_table.c.id).where(networks_table.c.id.in_(bare)).with_for_update(read=True)
+        found = set(conn.scalars(statement))
+        for network in bare:
+            if network not in found:
+                raise NetworkNotFound(id=network)
+            pools[network] = []
+    return pools
+
+
+def create(
+    conn: Connection, port: Port, pools: Sequence[SubnetPool], *, position: int = 0, addresses_by_default: bool = True
+) -> Port:
+    """Write a port. Without a MAC it gets one; `fixed_ips` may name a subnet, an address or both; without any it gets the usual ones.
+
+    `pools`: the network's, from `lock_networks`. `addresses_by_default`: False leaves a port without fixed_ips without addresses.
+    Raises: PortInUse when the id is taken, MacAddressInUse, NoMoreFixedIps, FixedIpAlreadyInUse, InvalidIpForNetwork, SubnetNotFound.
+    """
+    values = port.to_dict() | {"position": position}
+    del values["fixed_ips"]
+    for _ in range(_MAC_TRIES):
+        values["mac_address"] = port.mac_address.lower() or _new_mac()
+        if insert_if_absent(conn, ports, values):
+            break
+        if conn.execute(sa.select(ports.c.id).where(ports.c.id == port.id)).first() is not None:
+            raise PortInUse(id=port.id)
+        if port.mac_address:
+            raise MacAddressInUse(mac=port.mac_address, network=port.network_id)
+    else:
+        raise MacAddressInUse(mac=values["mac_address"], network=port.network_id)
+    taken: list[FixedIp] = []
+    for wanted in port.fixed_ips:
+        if wanted.address:
+            subnet_id = wanted.subnet_id or None
+            taken.append(take_exactly(conn, port.network_id, port.id, pools, wanted.address, subnet_id))
+        else:
+            taken.append(take_from(conn, port.network_id, port.id, pools, wanted.subnet_id))
+    if not port.fixed_ips and addresses_by_default:
+        taken = take_default(conn, port.network_id, port.id, pools)
+    return Port(**{**port.to_dict(), "mac_address": values["mac_address"], "fixed_ips": tuple(taken)})
+
+
+def get(conn: Connection, port_id: str) -> Port:
+    """One port.
+
+    Raises: PortNotFound.
+    """
+    found = _by_ids(conn, [port_id])
+    if not found:
+        raise PortNotFound(id=port_id)
+    return found[0]
+
+
+def list_all(
+    conn: Connection,
+    *,
+    where: Iterable[sa.ColumnElement[bool]] = (),
+    sort: Sort = (("created_at", False),),
+    marker: str | None = None,
+    limit: int | None = None,
+) -> list[Port]:
+    """A page of ports, oldest first unless sorted otherwise.
+
+    Raises: LookupError when the marker is not there.
+    """
+    return _with_addresses(conn, page(conn, sa.select(ports).where(*where), ports, sort, marker, limit))
+
+
+def of_instance(conn: Connection, instance_uuid: str) -> list[Port]:
+    """The ports of an instance, in the order of the request."""
+    return of_instances(conn, [instance_uuid])[instance_uuid]
+
+
+def of_instances(conn: Connection, instance_uuids: Sequence[str]) -> dict[str, list[Port]]:
+    """Instance uuid -> its ports in the order of the request; two statements however many there are."""
+    statement = sa.select(ports).where(ports.c.device_id.in_(instance_uuids)).order_by(ports.c.position, ports.c.created_at)
+    answer: dict[str, list[Port]] = {uuid: [] for uuid in instance_uuids}
+    for port in _with_addresses(conn, list(conn.execute(statement).mappings())):
+        answer[str(port.device_id)].append(port)
+    return answer
+
+
+def update(conn: Connection, port_id: str, **changes: Any) -> None:
+    """Change columns of a port.
+
+    Raises: PortNotFound, MacAddressInUse.
+    """
+    if "mac_address" in changes:
+        owner = conn.scalar(sa.select(ports.c.id).where(ports.c.mac_address == changes["mac_address"]))
+        if owner not in (None, port_id):
+            raise MacAddressInUse(mac=changes["mac_address"], network="?")
+    if changes and conn.execute(ports.update().where(ports.c.id == port_id).values(**changes)).rowcount == 0:
+        raise PortNotFound(id=port_id)
+
+
+def replace_addresses(conn: Connection, port: Port, wanted: Sequence[FixedIp]) -> None:
+    """Give the port exactly `wanted`; what it has of it already it keeps.
+
+    Raises: NoMoreFixedIps, FixedIpAlreadyInUse, InvalidIpForNetwork, SubnetNotFound.
+    """
+    pools = lock_networks(conn, [port.network_id])[port.network_id]
+    kept = [have for have in port.fixed_ips if any(_satisfies(have, want) for want in wanted)]
+    for have in port.fixed_ips:
+        if have not in kept:
+            conn.execute(
+                addresses.delete().where(addresses.c.port_id == port.id, addresses.c.address == have.address)
+            )
+    for want in wanted:
+        if any(_satisfies(have, want) for have in kept):
+            continue
+        if want.address:
+            take_exactly(conn, port.network_id, port.id, pools, want.address, want.subnet_id or None)
+        else:
+            take_from(conn, port.network_id, port.id, pools, want.subnet_id)
+
+
+def bind(conn: Connection, port_ids: Sequence[str], host: str | None) -> None:
+    """Record where ports are plugged; None: nowhere."""
+    if port_ids:
+        conn.execute(ports.update().where(ports.c.id.in_(port_ids)).values(host=host))
+
+
+def release(conn: Connection, instance_uuid: str) -> None:
+    """Delete the ports that builds made for the instance, addresses with them; unbind and free those that users made."""
+    mine = ports.c.device_id == instance_uuid
+    conn.execute(ports.delete().where(mine, ports.c.created_by_build.is_(True)))
+    conn.execute(ports.update().where(mine).values(device_id=None, host=None, position=0))
+
+
+def delete(conn: Connection, port_id: str) -> None:
+    """Delete a port and its addresses.
+
+    Raises: PortNotFound.
+    """
+    if conn.execute(ports.delete().where(ports.c.id == port_id)).rowcount == 0:
+        raise PortNotFound(id=port_id)
+
+
+def _take(conn: Connection, port: Port, instance_uuid: str, position: int, tag: str | None) -> Port:
+    """A port that is there: the instance's own, or a free one, by compare-and-swap on its owner."""
+    if port.device_id == instance_uuid:
+        return port
+    free = sa.or_(ports.c.device_id.is_(None), ports.c.device_id == "")
+    values = {"device_id": instance_uuid, "position": position, "tag": tag}
+    if port.created_by_build or conn.execute(ports.update().where(ports.c.id == port.id, free).values(**values)).rowcount == 0:
+        raise PortInUse(id=port.id)
+    return Port(**{**port.to_dict(), "fixed_ips": port.fixed_ips, "device_id": instance_uuid, "tag": tag})
+
+
+def _satisfies(have: FixedIp, want: FixedIp) -> bool:
+    return want.address in ("", have.address) and want.subnet_id in ("", have.subnet_id)
+
+
+def _by_ids(conn: Connection, port_ids: Sequence[str]) -> list[Port]:
+    if not port_ids:
+        return []
+    return _with_addresses(conn, list(conn.execute(sa.select(ports).where(ports.c.id.in_(port_ids))).mappings()))
+
+
+def _with_addresses(conn: Connection, rows: Sequence[sa.RowMapping]) -> list[Port]:
+    by_port: dict[str, list[FixedIp]] = {row["id"]: [] for row in rows}
+    if rows:
+        statement = sa.select(addresses.c.port_id, addresses.c.subnet_id, addresses.c.address)
+        for port_id, subnet_id, address in conn.execute(statement.where(addresses.c.port_id.in_(list(by_port)))):
+            by_port[port_id].append(FixedIp(subnet_id, address))
+    answer = []
+    for row in rows:
+        values = {name: value for name, value in row.items() if name != "position"}
+        # IPv4 first, as `take_default` gives them.
+        found = sorted(by_port[row["id"]], key=lambda fixed: (":" in fixed.address, fixed.address))
+        answer.append(Port(**values, fixed_ips=tuple(found)))
+    return answer
+
+
+def _new_mac() -> str:
+    """A random MAC with OpenStack's prefix: locally administered, unicast, known to DHCP servers and to people."""
+    tail = secrets.token_bytes(3)
+    return f"fa:16:3e:{tail[0]:02x}:{tail[1]:02x}:{tail[2]:02x}"
+
+
+class SqlPortStore:
+    """The `PortStore` on the database: each call is one transaction."""
+
+    def __init__(self, db: Database) -> None:
+        """Keep the door to the database."""
+        self._db = db
+
+    def network(self, network_id: str) -> Network:
+        """One network with its subnets.
+
+        Raises: NetworkNotFound.
+        """
+        with self._db.read() as conn:
+            return networks.get(conn, network_id)
+
+    def ensure_ports(self, instance_uuid: str, project_id: str, requests: Sequence[NetworkRequest]) -> list[Port]:
+        """See `ensure`."""
+        if not requests:
+            return []
+        with self._db.write() as conn:
+            return ensure(conn, instance_uuid, project_id, requests)
+
+    def ports_of(self, instance_uuid: str) -> list[Port]:
+        """See `of_instance`."""
+        with self._db.read() as conn:
+            return of_instance(conn, instance_uuid)
+
+    def bind(self, port_ids: Sequence[str], host: str | None) -> None:
+        """See the function `bind`."""
+        if port_ids:
+            with self._db.write() as conn:
+                bind(conn, port_ids, host)
+
+    def release(self, instance_uuid: str) -> None:
+        """See the function `release`."""
+        with self._db.write() as conn:
+            release(conn, instance_uuid)
