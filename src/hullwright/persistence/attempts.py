@@ -50,7 +50,7 @@ def end(connection: Connection, job_uuid: str, number: int, state: AttemptState,
 def list_for(connection: Connection, job_uuid: str) -> list[Attempt]:
     """A build's attempts in order."""
     rows = connection.execute(sa.select(attempts).where(attempts.c.job_uuid == job_uuid).order_by(attempts.c.number))
-    return [Attempt.from_dict(row) for row in rows.mappings()]
+    return [Attempt.from_dict(dict(row)) for row in rows.mappings()]
 
 
 def tried(connection: Connection, job_uuid: str, before: int) -> dict[str, str]:
