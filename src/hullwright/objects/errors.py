@@ -168,6 +168,18 @@ class InstanceInvalidState(Conflict):
     message = "Cannot '{action}' instance {id} while it is in {attribute} {state}"
 
 
+class ImageProtected(Forbidden):
+    """The image is protected against deletion."""
+
+    message = "Image {id} is protected and cannot be deleted."
+
+
+class ImageInUse(Conflict):
+    """A build or a new volume reads the image right now."""
+
+    message = "Image {id} could not be deleted because it is in use: a build or a new volume reads it."
+
+
 class PortInUse(Conflict):
     """The port belongs to another instance."""
 

@@ -30,7 +30,8 @@ def page(
         if found is None:
             raise LookupError(marker)
         # (a, b, id) > (A, B, ID), spelt out because each may run in its own direction.
-        either, equal = [], sa.true()
+        either: list[sa.ColumnElement[bool]] = []
+        equal: sa.ColumnElement[bool] = sa.true()
         for (key, descending), value in zip(keys, found, strict=True):
             either.append(sa.and_(equal, key < value if descending else key > value))
             equal = sa.and_(equal, key == value)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -45,22 +46,7 @@ def ensure(conn: Connection, instance_uuid: str, project_id: str, requests: Sequ
         if request.port_id in present:
             port = _take(conn, present[request.port_id], instance_uuid, position, request.tag)
         else:
-            port = create(
-                conn,
-                Port(
-                    id=request.port_id,
-                    network_id=request.network_id,
-                    mac_address="",
-                    fixed_ips=(FixedIp("", request.fixed_ip),) if request.fixed_ip else (),
-                    device_id=instance_uuid,
-                    created_by_build=True,
-                    project_id=project_id,
-                    tag=request.tag,
-                    created_at=now(),
-                ),
-                pools[request.network_id],
-                position=position,
-            )
+            port = _make(conn, request, instance_uuid, project_id, position, pools[request.network_id])
         answer.append(port)
     return answer
 
@@ -82,9 +68,7 @@ def lock_networks(conn: Connection, network_ids: Sequence[str]) -> dict[str, lis
     return pools
 
 
-def create(
-    conn: Connection, port: Port, pools: Sequence[SubnetPool], *, position: int = 0, addresses_by_default: bool = True
-) -> Port:
+def create(conn: Connection, port: Port, pools: Sequence[SubnetPool], *, position: int = 0, addresses_by_default: bool = True) -> Port:
     """Write a port. Without a MAC it gets one; `fixed_ips` may name a subnet, an address or both; without any it gets the usual ones.
 
     `pools`: the network's, from `lock_networks`. `addresses_by_default`: False leaves a port without fixed_ips without addresses.
@@ -111,7 +95,7 @@ def create(
             taken.append(take_from(conn, port.network_id, port.id, pools, wanted.subnet_id))
     if not port.fixed_ips and addresses_by_default:
         taken = take_default(conn, port.network_id, port.id, pools)
-    return Port(**{**port.to_dict(), "mac_address": values["mac_address"], "fixed_ips": tuple(taken)})
+    return replace(port, mac_address=values["mac_address"], fixed_ips=tuple(taken))
 
 
 def get(conn: Connection, port_id: str) -> Port:
@@ -176,9 +160,7 @@ def replace_addresses(conn: Connection, port: Port, wanted: Sequence[FixedIp]) -
     kept = [have for have in port.fixed_ips if any(_satisfies(have, want) for want in wanted)]
     for have in port.fixed_ips:
         if have not in kept:
-            conn.execute(
-                addresses.delete().where(addresses.c.port_id == port.id, addresses.c.address == have.address)
-            )
+            conn.execute(addresses.delete().where(addresses.c.port_id == port.id, addresses.c.address == have.address))
     for want in wanted:
         if any(_satisfies(have, want) for have in kept):
             continue
@@ -210,6 +192,36 @@ def delete(conn: Connection, port_id: str) -> None:
         raise PortNotFound(id=port_id)
 
 
+def _make(
+    conn: Connection,
+    request: NetworkRequest,
+    instance_uuid: str,
+    project_id: str,
+    position: int,
+    pools: Sequence[SubnetPool],
+) -> Port:
+    """The port of a request, made by the build."""
+    port = Port(
+        id=request.port_id,
+        network_id=request.network_id,
+        mac_address="",
+        fixed_ips=(FixedIp("", request.fixed_ip),) if request.fixed_ip else (),
+        device_id=instance_uuid,
+        created_by_build=True,
+        project_id=project_id,
+        tag=request.tag,
+        created_at=now(),
+    )
+    try:
+        return create(conn, port, pools, position=position)
+    except PortInUse:
+        # Another process made it since we looked. The instance's own is what we wanted.
+        found = get(conn, request.port_id)
+        if found.device_id == instance_uuid:
+            return found
+        raise
+
+
 def _take(conn: Connection, port: Port, instance_uuid: str, position: int, tag: str | None) -> Port:
     """A port that is there: the instance's own, or a free one, by compare-and-swap on its owner."""
     if port.device_id == instance_uuid:
@@ -218,7 +230,7 @@ def _take(conn: Connection, port: Port, instance_uuid: str, position: int, tag: 
     values = {"device_id": instance_uuid, "position": position, "tag": tag}
     if port.created_by_build or conn.execute(ports.update().where(ports.c.id == port.id, free).values(**values)).rowcount == 0:
         raise PortInUse(id=port.id)
-    return Port(**{**port.to_dict(), "fixed_ips": port.fixed_ips, "device_id": instance_uuid, "tag": tag})
+    return replace(port, device_id=instance_uuid, tag=tag)
 
 
 def _satisfies(have: FixedIp, want: FixedIp) -> bool:

@@ -1,0 +1,117 @@
+"""Images of the embedded image service: their records. An image is queued, saving while its bytes arrive, then active.
+
+Module functions take a connection; `SqlImageStore` is the `ImageStore` that the local image driver is given.
+Not for: bytes; those lie in a directory, see `drivers/image/local`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from hullwright.objects.errors import ImageInUse, ImageNotFound, ImageProtected
+from hullwright.objects.images import Image
+from hullwright.objects.states import OPEN_JOB_STATES
+from hullwright.persistence.database import Database
+from hullwright.persistence.models.images import images
+from hullwright.persistence.models.instances import instances
+from hullwright.persistence.models.jobs import jobs
+from hullwright.persistence.models.volumes import volumes
+from hullwright.persistence.paging import Sort, page
+
+
+def create(conn: Connection, image: Image) -> None:
+    """Write an image's record."""
+    conn.execute(images.insert(), image.to_dict())
+
+
+def get(conn: Connection, image_id: str) -> Image:
+    """One image.
+
+    Raises: ImageNotFound.
+    """
+    row = conn.execute(sa.select(images).where(images.c.id == image_id)).mappings().one_or_none()
+    if row is None:
+        raise ImageNotFound(id=image_id)
+    return _image(row)
+
+
+def exists(conn: Connection, image_id: str) -> bool:
+    """True when there is a record with that id."""
+    return conn.execute(sa.select(images.c.id).where(images.c.id == image_id)).first() is not None
+
+
+def list_all(
+    conn: Connection,
+    *,
+    where: Iterable[sa.ColumnElement[bool]] = (),
+    sort: Sort = (("created_at", True),),
+    marker: str | None = None,
+    limit: int | None = None,
+) -> list[Image]:
+    """A page of images, newest first unless sorted otherwise.
+
+    Raises: LookupError when the marker is not there.
+    """
+    return [_image(row) for row in page(conn, sa.select(images).where(*where), images, sort, marker, limit)]
+
+
+def update(conn: Connection, image_id: str, **changes: Any) -> None:
+    """Change columns of an image.
+
+    Raises: ImageNotFound.
+    """
+    if conn.execute(images.update().where(images.c.id == image_id).values(**changes)).rowcount == 0:
+        raise ImageNotFound(id=image_id)
+
+
+def swap_status(conn: Connection, image_id: str, expected: Sequence[str], **changes: Any) -> bool:
+    """Change columns, `status` among them, if the status is one of `expected`; False when it is not, or the image is gone."""
+    here = sa.and_(images.c.id == image_id, images.c.status.in_(expected))
+    return conn.execute(images.update().where(here).values(**changes)).rowcount == 1
+
+
+def delete(conn: Connection, image_id: str) -> None:
+    """Delete an image's record.
+
+    Raises: ImageNotFound, ImageProtected, ImageInUse while a build or a new volume still reads it.
+    """
+    row = conn.execute(sa.select(images).where(images.c.id == image_id).with_for_update()).mappings().one_or_none()
+    if row is None:
+        raise ImageNotFound(id=image_id)
+    if row["protected"]:
+        raise ImageProtected(id=image_id)
+    # Open jobs are few, whatever the number of instances: the search starts from them.
+    builds = (
+        sa.select(jobs.c.id)
+        .join(instances, instances.c.uuid == jobs.c.instance_uuid)
+        .where(
+            jobs.c.state.in_(OPEN_JOB_STATES),
+            jobs.c.kind == "build_instance",
+            instances.c.image_id == image_id,
+        )
+    )
+    filling = sa.select(volumes.c.id).where(volumes.c.image_id == image_id, volumes.c.status == "creating")
+    if conn.execute(builds.limit(1)).first() or conn.execute(filling.limit(1)).first():
+        raise ImageInUse(id=image_id)
+    conn.execute(images.delete().where(images.c.id == image_id))
+
+
+def _image(row: sa.RowMapping) -> Image:
+    return Image(**{**row, "tags": tuple(row["tags"])})
+
+
+class SqlImageStore:
+    """The `ImageStore` on the database."""
+
+    def __init__(self, db: Database) -> None:
+        """Keep the door to the database."""
+        self._db = db
+
+    def image(self, image_id: str) -> Image:
+        """See `get`."""
+        with self._db.read() as conn:
+            return get(conn, image_id)

@@ -1,0 +1,260 @@
+"""Volumes and their attachments. Whose a volume is, is decided by a compare-and-swap of its status.
+
+A volume: creating -> available -> reserved -> in-use -> available ..., deleting; error when its bytes could not be made.
+Module functions take a connection; `SqlVolumeStore` is the `VolumeStore` that the local volume driver is given.
+Not for: bytes; the driver makes and deletes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from hullwright.objects.errors import VolumeInvalidState, VolumeNotFound
+from hullwright.objects.volumes import Attachment, BlockDeviceRequest, Volume
+from hullwright.persistence.database import Database, now
+from hullwright.persistence.inserts import insert_if_absent
+from hullwright.persistence.models.volumes import attachments, volumes
+from hullwright.persistence.paging import Sort, page
+
+# An attachment in this state only remembers that its volume is still to be deleted with the instance.
+_DELETING = "deleting"
+
+
+def create(conn: Connection, volume: Volume) -> None:
+    """Write a volume."""
+    conn.execute(volumes.insert(), volume.to_dict())
+
+
+def get(conn: Connection, volume_id: str) -> Volume:
+    """One volume.
+
+    Raises: VolumeNotFound.
+    """
+    row = conn.execute(sa.select(volumes).where(volumes.c.id == volume_id)).mappings().one_or_none()
+    if row is None:
+        raise VolumeNotFound(id=volume_id)
+    return Volume(**row)
+
+
+def list_all(
+    conn: Connection,
+    *,
+    where: Iterable[sa.ColumnElement[bool]] = (),
+    sort: Sort = (("created_at", True),),
+    marker: str | None = None,
+    limit: int | None = None,
+) -> list[Volume]:
+    """A page of volumes, newest first unless sorted otherwise.
+
+    Raises: LookupError when the marker is not there.
+    """
+    return [Volume(**row) for row in page(conn, sa.select(volumes).where(*where), volumes, sort, marker, limit)]
+
+
+def update(conn: Connection, volume_id: str, **changes: Any) -> None:
+    """Change columns of a volume.
+
+    Raises: VolumeNotFound.
+    """
+    if changes and conn.execute(volumes.update().where(volumes.c.id == volume_id).values(**changes)).rowcount == 0:
+        raise VolumeNotFound(id=volume_id)
+
+
+def swap_status(conn: Connection, volume_id: str, expected: Sequence[str], status: str) -> None:
+    """Change the status if it is one of `expected`, in one statement.
+
+    Raises: VolumeNotFound, VolumeInvalidState.
+    """
+    here = sa.and_(volumes.c.id == volume_id, volumes.c.status.in_(expected))
+    if conn.execute(volumes.update().where(here).values(status=status)).rowcount == 0:
+        raise VolumeInvalidState(id=volume_id, state=get(conn, volume_id).status, wanted=" or ".join(expected))
+
+
+def set_status(conn: Connection, volume_id: str, status: str) -> None:
+    """Record what became of a volume; one that is gone stays so."""
+    conn.execute(volumes.update().where(volumes.c.id == volume_id).values(status=status))
+
+
+def reserve(conn: Connection, instance_uuid: str, project_id: str, user_id: str, devices: Sequence[BlockDeviceRequest]) -> list[Attachment]:
+    """Have an attachment for each device, in order; write rows (status creating) for the volumes that the build makes.
+
+    An attachment that is the instance's already counts as done.
+    Raises: VolumeNotFound, VolumeInvalidState.
+    """
+    present = {attachment.id: attachment for attachment in of_instance(conn, instance_uuid)}
+    answer = []
+    for position, device in enumerate(devices):
+        if device.attachment_id in present:
+            answer.append(present[device.attachment_id])
+            continue
+        if device.created_by_build:
+            _have_row(conn, device, project_id, user_id)
+        else:
+            swap_status(conn, device.volume_id, ["available"], "reserved")
+        attachment = Attachment(
+            id=device.attachment_id,
+            volume_id=device.volume_id,
+            instance_uuid=instance_uuid,
+            device=device.device_name,
+            delete_on_termination=device.delete_on_termination,
+            created_by_build=device.created_by_build,
+            boot_index=device.boot_index,
+            created_at=now(),
+        )
+        if not insert_if_absent(conn, attachments, attachment.to_dict() | {"position": position}):
+            raise VolumeInvalidState(id=device.volume_id, state="attached", wanted="available")
+        answer.append(attachment)
+    return answer
+
+
+def _have_row(conn: Connection, device: BlockDeviceRequest, project_id: str, user_id: str) -> None:
+    volume = Volume(
+        id=device.volume_id,
+        name="",
+        size_gb=device.size_gb or 0,
+        status="creating",
+        bootable=device.image_id is not None,
+        image_id=device.image_id,
+        project_id=project_id,
+        user_id=user_id,
+        created_at=now(),
+    )
+    insert_if_absent(conn, volumes, volume.to_dict())
+
+
+def of_instance(conn: Connection, instance_uuid: str) -> list[Attachment]:
+    """The attachments of an instance, in boot order, then that of the request."""
+    return of_instances(conn, [instance_uuid])[instance_uuid]
+
+
+def of_instances(conn: Connection, instance_uuids: Sequence[str]) -> dict[str, list[Attachment]]:
+    """Instance uuid -> its attachments, in boot order, then that of the request; one statement."""
+    # Bootable ones come first; a negative boot index means "never".
+    never = sa.or_(attachments.c.boot_index.is_(None), attachments.c.boot_index < 0)
+    statement = (
+        sa.select(attachments)
+        .where(attachments.c.instance_uuid.in_(instance_uuids), attachments.c.state != _DELETING)
+        .order_by(sa.case((never, 1), else_=0), attachments.c.boot_index, attachments.c.position)
+    )
+    answer: dict[str, list[Attachment]] = {uuid: [] for uuid in instance_uuids}
+    for row in conn.execute(statement).mappings():
+        answer[row["instance_uuid"]].append(_attachment(row))
+    return answer
+
+
+def of_volumes(conn: Connection, volume_ids: Sequence[str]) -> dict[str, Attachment]:
+    """Volume id -> its attachment, for those that have one."""
+    if not volume_ids:
+        return {}
+    statement = sa.select(attachments).where(attachments.c.volume_id.in_(volume_ids), attachments.c.state != _DELETING)
+    return {row["volume_id"]: _attachment(row) for row in conn.execute(statement).mappings()}
+
+
+def list_attachments(conn: Connection, *, where: Iterable[sa.ColumnElement[bool]] = ()) -> list[Attachment]:
+    """Attachments, oldest first."""
+    statement = sa.select(attachments).where(attachments.c.state != _DELETING, *where).order_by(attachments.c.created_at)
+    return [_attachment(row) for row in conn.execute(statement).mappings()]
+
+
+def mark_attached(conn: Connection, attachment_ids: Sequence[str], host: str | None) -> None:
+    """Record where attachments are connected, and with it their volumes' status; None: nowhere, and reserved again."""
+    if not attachment_ids:
+        return
+    chosen = attachments.c.id.in_(attachment_ids)
+    conn.execute(attachments.update().where(chosen).values(host=host, state="attached" if host else "reserved"))
+    theirs = volumes.c.id.in_(sa.select(attachments.c.volume_id).where(chosen))
+    if host:
+        conn.execute(volumes.update().where(theirs).values(status="in-use"))
+    else:
+        conn.execute(volumes.update().where(theirs, volumes.c.status == "in-use").values(status="reserved"))
+
+
+def set_device(conn: Connection, attachment_id: str, device: str) -> None:
+    """Record the name under which the guest sees a volume."""
+    conn.execute(attachments.update().where(attachments.c.id == attachment_id).values(device=device))
+
+
+def release(conn: Connection, instance_uuid: str) -> list[Volume]:
+    """Delete the instance's attachments and free its volumes; answer those that are to be deleted with it.
+
+    These are the ones marked so, and those that the build began to make and never finished. They keep a mark of the instance until
+    `forget`, so that a release which is cut short answers them again.
+    """
+    mine = attachments.c.instance_uuid == instance_uuid
+    joined = sa.select(volumes).join(attachments, attachments.c.volume_id == volumes.c.id)
+    unfinished = sa.and_(attachments.c.created_by_build.is_(True), volumes.c.status.in_(["creating", "error"]))
+    doomed_where = sa.or_(attachments.c.delete_on_termination.is_(True), attachments.c.state == _DELETING, unfinished)
+    doomed = [Volume(**row) for row in conn.execute(joined.where(mine, doomed_where)).mappings()]
+    doomed_ids = [volume.id for volume in doomed]
+    if doomed_ids:
+        conn.execute(volumes.update().where(volumes.c.id.in_(doomed_ids)).values(status="deleting"))
+        conn.execute(attachments.update().where(mine, attachments.c.volume_id.in_(doomed_ids)).values(state=_DELETING, host=None))
+    freed = sa.select(attachments.c.volume_id).where(mine, attachments.c.state != _DELETING)
+    conn.execute(volumes.update().where(volumes.c.id.in_(freed)).values(status="available"))
+    conn.execute(attachments.delete().where(mine, attachments.c.state != _DELETING))
+    return [replace(volume, status="deleting") for volume in doomed]
+
+
+def forget(conn: Connection, volume_id: str) -> None:
+    """Delete a volume's row and what marks it; gone is done."""
+    conn.execute(attachments.delete().where(attachments.c.volume_id == volume_id))
+    conn.execute(volumes.delete().where(volumes.c.id == volume_id))
+
+
+def _attachment(row: sa.RowMapping) -> Attachment:
+    return Attachment(**{name: value for name, value in row.items() if name != "position"})
+
+
+class SqlVolumeStore:
+    """The `VolumeStore` on the database: each call is one transaction."""
+
+    def __init__(self, db: Database) -> None:
+        """Keep the door to the database."""
+        self._db = db
+
+    def volume(self, volume_id: str) -> Volume:
+        """See `get`."""
+        with self._db.read() as conn:
+            return get(conn, volume_id)
+
+    def reserve(self, instance_uuid: str, project_id: str, user_id: str, devices: Sequence[BlockDeviceRequest]) -> list[Attachment]:
+        """See the function `reserve`."""
+        if not devices:
+            return []
+        with self._db.write() as conn:
+            return reserve(conn, instance_uuid, project_id, user_id, devices)
+
+    def attachments_of(self, instance_uuid: str) -> list[Attachment]:
+        """See `of_instance`."""
+        with self._db.read() as conn:
+            return of_instance(conn, instance_uuid)
+
+    def set_volume_status(self, volume_id: str, status: str) -> None:
+        """See `set_status`."""
+        with self._db.write() as conn:
+            set_status(conn, volume_id, status)
+
+    def mark_attached(self, attachment_ids: Sequence[str], host: str | None) -> None:
+        """See the function `mark_attached`."""
+        if attachment_ids:
+            with self._db.write() as conn:
+                mark_attached(conn, attachment_ids, host)
+
+    def release(self, instance_uuid: str) -> list[Volume]:
+        """See the function `release`."""
+        with self._db.read() as conn:  # most instances have none: no write lock for them
+            statement = sa.select(attachments.c.id).where(attachments.c.instance_uuid == instance_uuid).limit(1)
+            if conn.execute(statement).first() is None:
+                return []
+        with self._db.write() as conn:
+            return release(conn, instance_uuid)
+
+    def forget_volume(self, volume_id: str) -> None:
+        """See `forget`."""
+        with self._db.write() as conn:
+            forget(conn, volume_id)
