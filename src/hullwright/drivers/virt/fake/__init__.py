@@ -1,0 +1,1 @@
+"""For tests and benchmarks: a hypervisor that makes records instead of guests."""
