@@ -7,7 +7,10 @@ because an error that leaves a step is stored in the flow store and read back in
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from hullwright.objects.placement import PlacementReport
 
 Scalar = str | int | float | bool | None
 
@@ -244,6 +247,7 @@ class NoValidHost(HullwrightError):
 
     message = "No valid host was found. {reason}"
     hint = "Ask for less, wait for room, or have an operator add or enable a host."
+    report: PlacementReport | None = None  # set by the scheduler; lost when the error is stored and read back
 
 
 class MaxRetriesExceeded(HullwrightError):

@@ -24,6 +24,8 @@ class Host(Record):
     last_seen_at: float = 0.0  # seconds since the epoch; when the hypervisor last answered
     facts: HostFacts | None = None
     failed_builds: int = 0  # since the last success
+    error: str | None = None  # why it did not answer, when it did not
+    created_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,3 +72,13 @@ class HostRef(Record):
     name: str
     uri: str
     driver: str = "libvirt"
+
+
+_AMOUNTS = {"VCPU": "{} vCPUs", "MEMORY_MB": "{} MB memory", "DISK_GB": "{} GB disk"}
+
+
+def describe_amount(resource_class: str, amount: int) -> str:
+    """An amount as a person says it: "4096 MB memory"."""
+    if resource_class == "VCPU" and amount == 1:
+        return "1 vCPU"
+    return _AMOUNTS.get(resource_class, "{} " + resource_class).format(amount)

@@ -40,6 +40,13 @@ class RequestSpec(Record):
         """True when the root disk is a volume."""
         return any(device.boot_index == 0 for device in self.block_devices)
 
+    def resources(self) -> dict[str, int]:
+        """Resource class -> amount that is claimed on the host. A root disk that is a volume takes none of the host's disk."""
+        wanted = self.flavor.resources()
+        if self.boots_from_volume and self.flavor.root_gb:
+            wanted["DISK_GB"] -= self.flavor.root_gb
+        return {name: amount for name, amount in wanted.items() if amount}
+
 
 @dataclass(frozen=True, slots=True)
 class Instance(Record):

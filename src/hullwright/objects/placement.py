@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hullwright.objects.records import Record
@@ -52,3 +53,13 @@ class Selection(Record):
     alternates: tuple[str, ...] = ()
     alternate_ids: tuple[int, ...] = ()
     report: PlacementReport | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Claim(Record):
+    """What an instance holds of a host."""
+
+    instance_uuid: str
+    host_id: int
+    resources: Mapping[str, int]  # resource class -> amount
+    job_uuid: str | None = None  # the build that claimed it

@@ -134,6 +134,17 @@ class Database:
         self.engine.dispose()
 
 
+def insert_if_absent(connection: Connection, table: sa.Table) -> Any:
+    """An INSERT that leaves an existing row alone, in the words of the connection's database."""
+    if connection.dialect.name == "postgresql":
+        from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+
+        return postgresql_insert(table).on_conflict_do_nothing()
+    from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+
+    return sqlite_insert(table).on_conflict_do_nothing()
+
+
 def now() -> float:
     """Seconds since the epoch."""
     return time.time()

@@ -33,6 +33,8 @@ hosts = Table(
     Column("availability_zone", String(255), nullable=False, default="nova"),
     Column("facts", Json),  # HostFacts
     Column("failed_builds", Integer, nullable=False, default=0),
+    # Grows with each change of the columns above, `failed_builds` apart: a scheduler rereads only the hosts that changed.
+    Column("generation", Integer, nullable=False, default=0),
     Column("error", Text),  # why it did not answer, when it did not
     time_column("checked_at"),  # when a conductor last took it on itself to ask
     time_column("last_seen_at"),  # when it last answered
