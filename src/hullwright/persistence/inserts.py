@@ -22,4 +22,6 @@ def insert_if_absent(conn: Connection, table: sa.Table, values: dict[str, Any]) 
             statement = mysql.insert(table).prefix_with("IGNORE")
         case _:
             statement = sqlite.insert(table).on_conflict_do_nothing()
-    return conn.execute(statement, values).rowcount == 1
+    # Without the option SQLAlchemy does not ask the driver for an INSERT's count.
+    done = conn.execute(statement, values, execution_options={"preserve_rowcount": True})
+    return done.rowcount == 1
