@@ -1,0 +1,167 @@
+"""The client of the API that the commands share: JSON in and out, uploads and downloads by stream, server-sent events.
+
+Not for: finding things by name; see `find`. Errors are told in one line, in the words of the service.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import IO, Any
+
+import requests
+
+from hullwright.objects.errors import HullwrightError, NotFound, Unavailable
+
+COMPUTE = "/v2.1"
+IMAGE = "/image/v2"
+NETWORK = "/network/v2.0"
+VOLUME = "/volume/v3"
+BUILDS = "/v1/builds"
+
+DEFAULT_URL = "http://127.0.0.1:8774"
+MICROVERSION = "2.96"
+CHUNK_BYTES = 1 << 20
+
+
+class ApiUnreachable(Unavailable):
+    """Nobody answers at the URL."""
+
+    message = "The API at {url} does not answer: {reason}"
+    hint = "Start it with `hullwright up`, or say where it is with --url or HULLWRIGHT_URL."
+
+
+class ApiError(HullwrightError):
+    """The API refused or failed the request."""
+
+    message = "{reason}"
+
+
+class Gone(NotFound):
+    """The API knows no such thing."""
+
+    message = "{reason}"
+
+
+class Client:
+    """One API, all its services."""
+
+    def __init__(self, url: str, timeout_seconds: float = 60.0) -> None:
+        """`url`: of the root, such as http://127.0.0.1:8774."""
+        self.url = url.rstrip("/")
+        self.timeout_seconds = timeout_seconds
+        self.session = requests.Session()
+        self.session.trust_env = False  # no proxy stands between us and a loopback address
+        self.session.headers.update(
+            {"Accept": "application/json", "OpenStack-API-Version": f"compute {MICROVERSION}", "User-Agent": "hullwright"}
+        )
+
+    def request(self, method: str, path: str, **arguments: Any) -> requests.Response:
+        """One request.
+
+        Raises: ApiUnreachable; Gone for 404; ApiError for any other answer of 400 or more.
+        """
+        arguments.setdefault("timeout", self.timeout_seconds)
+        try:
+            response = self.session.request(method, self.url + path, **arguments)
+        except requests.RequestException as error:
+            raise ApiUnreachable(url=self.url, reason=_cause(error)) from error
+        if response.status_code >= 400:
+            reason = _reason(response)
+            raise Gone(reason=reason) if response.status_code == 404 else ApiError(reason=reason)
+        return response
+
+    def get(self, path: str, **query: Any) -> Any:
+        """GET; the answer's JSON."""
+        return self.request("GET", path, params=query).json()
+
+    def post(self, path: str, body: Any) -> Any:
+        """POST; the answer's JSON, None when it has no body."""
+        response = self.request("POST", path, json=body)
+        return response.json() if response.content else None
+
+    def delete(self, path: str) -> None:
+        """DELETE."""
+        self.request("DELETE", path)
+
+    def put_stream(self, path: str, source: IO[bytes], progress: Callable[[int], None]) -> None:
+        """PUT a file's bytes; `progress` hears how many have gone."""
+
+        def chunks() -> Iterator[bytes]:
+            sent = 0
+            while chunk := source.read(CHUNK_BYTES):
+                yield chunk
+                sent += len(chunk)
+                progress(sent)
+
+        # No time limit on the answer: the other end may take long to sync and inspect a large file.
+        self.request(
+            "PUT", path, data=chunks(), headers={"Content-Type": "application/octet-stream"}, timeout=(self.timeout_seconds, None)
+        )
+
+    def get_stream(self, path: str) -> Iterator[bytes]:
+        """GET a file's bytes, in chunks."""
+        with self.request("GET", path, stream=True, headers={"Accept": "application/octet-stream"}) as response:
+            try:
+                yield from response.iter_content(CHUNK_BYTES)
+            except requests.RequestException as error:
+                raise ApiUnreachable(url=self.url, reason=_cause(error)) from error
+
+    def events(self, path: str, last_id: str | None = None) -> Iterator[tuple[str | None, str, Any]]:
+        """Server-sent events as (id, event, data), until the stream ends. Comments that keep it alive are left out.
+
+        Raises: ApiUnreachable when it breaks off; go on with the id of the last event that was seen.
+        """
+        headers = {"Accept": "text/event-stream"}
+        if last_id is not None:
+            headers["Last-Event-ID"] = last_id
+        with self.request("GET", path, stream=True, headers=headers) as response:
+            response.encoding = "utf-8"
+            identity, event, data = last_id, "message", list[str]()
+            try:
+                # One byte at a time as requests counts them: a larger chunk would hold back an event until it is full.
+                for line in response.iter_lines(chunk_size=1, decode_unicode=True):
+                    name, _, value = line.partition(":")
+                    value = value.removeprefix(" ")
+                    if not line:
+                        if data:
+                            yield identity, event, json.loads("\n".join(data))
+                        event, data = "message", []
+                    elif name == "id":
+                        identity = value
+                    elif name == "event":
+                        event = value
+                    elif name == "data":
+                        data.append(value)
+            except requests.RequestException as error:
+                raise ApiUnreachable(url=self.url, reason=_cause(error)) from error
+
+
+def _cause(error: BaseException) -> str:
+    """The innermost reason of a failed connection: requests and urllib3 wrap it three deep."""
+    while error.args and isinstance(error.args[0], BaseException) or getattr(error, "reason", None):
+        inner = getattr(error, "reason", None) or error.args[0]
+        if not isinstance(inner, BaseException):
+            break
+        error = inner
+    text = getattr(error, "strerror", None) or str(error.args[-1] if error.args else error)
+    return text.rpartition("] ")[2] if text.startswith("[Errno") else text
+
+
+def _reason(response: requests.Response) -> str:
+    """What the service says is wrong; every service wraps it in another way."""
+    try:
+        body = response.json()
+    except ValueError:
+        body = None
+    if isinstance(body, dict):
+        for value in [*body.values(), body]:
+            if isinstance(value, dict) and isinstance(value.get("message"), str):
+                return str(value["message"])
+        for name in ("message", "description", "title", "detail"):
+            if isinstance(body.get(name), str):
+                return str(body[name])
+    text = response.text.strip()
+    if text and len(text) < 500 and "<" not in text:
+        return text
+    return f"{response.request.method} {response.url}: {response.status_code} {response.reason}"

@@ -1,0 +1,47 @@
+"""`hullwright api` and `hullwright conductor`: one service in the foreground, for a service manager or for `hullwright up`."""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import os
+import signal
+import sys
+
+from hullwright.cli.base import LocalCommand
+
+SUPERVISOR_VARIABLE = "HULLWRIGHT_SUPERVISOR_PID"
+_PR_SET_PDEATHSIG = 1  # prctl(2)
+
+
+def end_with_supervisor() -> None:
+    """Be asked to stop (SIGTERM) when the `hullwright up` that started us dies, however it dies."""
+    supervisor = os.environ.pop(SUPERVISOR_VARIABLE, "")
+    if not supervisor:
+        return
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != int(supervisor):  # it died before we asked
+        sys.exit(1)
+
+
+class Api(LocalCommand):
+    """Run the API in the foreground, until SIGTERM or Ctrl-C"""
+
+    def take_action(self, parsed_args: argparse.Namespace) -> None:
+        """Serve."""
+        end_with_supervisor()
+        from hullwright.api import server
+
+        server.serve(self.conf)
+
+
+class Conductor(LocalCommand):
+    """Run a conductor in the foreground, until SIGTERM or Ctrl-C; several may run at once"""
+
+    def take_action(self, parsed_args: argparse.Namespace) -> int | None:
+        """Lease jobs and run them; steps under way end before it stops."""
+        end_with_supervisor()
+        from hullwright.conductor import service
+
+        return service.run(self.conf)
