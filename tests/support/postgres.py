@@ -122,9 +122,7 @@ class PostgresServer:
             connection.execute(statement)
 
     def _connect(self) -> "psycopg.Connection[tuple[object, ...]]":
-        return psycopg.connect(
-            host="127.0.0.1", port=self.port, user=SUPERUSER, dbname="postgres", autocommit=True, connect_timeout=10
-        )
+        return psycopg.connect(host="127.0.0.1", port=self.port, user=SUPERUSER, dbname="postgres", autocommit=True, connect_timeout=10)
 
     def _launch(self, binaries: Path, data: Path) -> None:
         with socket.socket() as probe:
