@@ -1,0 +1,173 @@
+"""What a running step may use: its job, its instance, and the doors to the database and to the drivers.
+
+Every door first makes durable that the step is running, and proves that its conductor still holds the job. So nothing can be done to the
+world that the record does not know of, and an owner that was replaced can do nothing at all.
+The context is injected into flows and never stored.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from sqlalchemy.engine import Connection
+
+from hullwright.drivers.image.contract import ImageDriver
+from hullwright.drivers.network.contract import NetworkDriver
+from hullwright.drivers.registry import Drivers
+from hullwright.drivers.virt.contract import VirtDriver
+from hullwright.drivers.volume.contract import VolumeDriver
+from hullwright.objects.builds import Job
+from hullwright.objects.errors import LeaseLost
+from hullwright.objects.hosts import HostRef
+from hullwright.objects.instances import Instance, RequestSpec
+from hullwright.persistence import events, hosts, instances
+from hullwright.persistence.database import Database
+from hullwright.persistence.store import FlowStore
+from hullwright.scheduler.select import Scheduler
+
+_PROGRESS_EVERY_SECONDS = 0.5
+_HOST_REF_SECONDS = 5.0  # how long a host's address may be out of date
+
+
+class Shared:
+    """What all jobs of a conductor share."""
+
+    def __init__(self, db: Database, store: FlowStore, drivers: Drivers, scheduler: Scheduler, conf: Any) -> None:
+        self.db = db
+        self.store = store
+        self.drivers = drivers
+        self.scheduler = scheduler
+        self.conf = conf
+        self._host_refs: dict[str, tuple[float, HostRef]] = {}
+
+    def host_ref(self, name: str) -> HostRef:
+        """How to reach a host.
+
+        Raises: HostNotFound.
+        """
+        cached = self._host_refs.get(name)
+        if cached is not None and cached[0] > time.monotonic():
+            return cached[1]
+        with self.db.read() as connection:
+            host = hosts.get(connection, name)
+        ref = HostRef(host.name, host.uri, host.driver)
+        self._host_refs[name] = (time.monotonic() + _HOST_REF_SECONDS, ref)
+        return ref
+
+
+class RunContext:
+    """One job's context."""
+
+    def __init__(self, shared: Shared, job: Job, lease_good: Callable[[], bool]) -> None:
+        """`lease_good`: whether, by this process's own clock, the conductor's lease still holds."""
+        self.shared = shared
+        self.db = shared.db
+        self.conf = shared.conf
+        self.scheduler = shared.scheduler
+        self.job = job
+        self.undoing = False  # set while a revert runs: an undo does not heed a cancel
+        self._lease_good = lease_good
+        self._instance: Instance | None = None
+        self._guest_name: str | None = None
+        self._told_at: dict[str, float] = {}
+
+    # --- What the job is about -------------------------------------------------------------------------------------------
+
+    @property
+    def instance_uuid(self) -> str:
+        """The instance's uuid."""
+        return self.job.instance_uuid or str(self.job.inputs["instance_uuid"])
+
+    @property
+    def instance(self) -> Instance:
+        """The instance as it was when this run of the job first asked; its states are checked where they are changed."""
+        if self._instance is None:
+            with self.db.read() as connection:
+                self._instance = instances.get(connection, self.instance_uuid, deleted=True)
+        return self._instance
+
+    @property
+    def spec(self) -> RequestSpec:
+        """What was asked for."""
+        return self.instance.spec
+
+    @property
+    def guest_name(self) -> str:
+        """The hypervisor's name for the guest: instance-0000002a."""
+        if self._guest_name is None:
+            with self.db.read() as connection:
+                self._guest_name = instances.get_guest_name(connection, self.instance_uuid)
+        return self._guest_name
+
+    def host_ref(self, name: str) -> HostRef:
+        """How to reach a host."""
+        return self.shared.host_ref(name)
+
+    # --- Doors -----------------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """A write transaction in which the step's own record is written too.
+
+        Raises: LeaseLost, BuildCancelled, StoreUnavailable.
+        """
+        self._check_lease()
+        with self.shared.store.transaction(self.job.uuid, heed_cancel=not self.undoing) as connection:
+            yield connection
+
+    def write_later(self, write: Callable[[Connection], None]) -> None:
+        """Have `write` done in the transaction of the next door. For what must be written before anybody acts, and cannot fail."""
+        buffer = self.shared.store.buffer(self.job.uuid)
+        with buffer.lock:
+            buffer.later.append(write)
+
+    def virt(self, host: str) -> VirtDriver:
+        """The hypervisor of a host."""
+        self._act()
+        return self.shared.drivers.virt(self.host_ref(host))
+
+    @property
+    def network(self) -> NetworkDriver:
+        """The network service."""
+        self._act()
+        return self.shared.drivers.network
+
+    @property
+    def volume(self) -> VolumeDriver:
+        """The volume service."""
+        self._act()
+        return self.shared.drivers.volume
+
+    @property
+    def image(self) -> ImageDriver:
+        """The image service; it is only read from, so it needs no proof."""
+        return self.shared.drivers.image
+
+    def _act(self) -> None:
+        self._check_lease()
+        self.shared.store.flush(self.job.uuid, heed_cancel=not self.undoing)
+
+    def _check_lease(self) -> None:
+        if not self._lease_good():
+            raise LeaseLost(f"job {self.job.uuid}: the heartbeat of its conductor has lapsed")
+
+    # --- Telling ---------------------------------------------------------------------------------------------------------
+
+    def set_host(self, host: str | None) -> None:
+        """Say where the present attempt acts; its events carry the name."""
+        self.shared.store.buffer(self.job.uuid).host = host
+
+    def progress(self, step: str, done: int, total: int, unit: str = "bytes") -> None:
+        """Tell how far a long step is. Written twice a second at most; stops the step when the job was cancelled or lost.
+
+        Raises: LeaseLost, BuildCancelled, StoreUnavailable.
+        """
+        moment = time.monotonic()
+        if done < total and moment - self._told_at.get(step, 0.0) < _PROGRESS_EVERY_SECONDS:
+            return
+        self._told_at[step] = moment
+        with self.transaction() as connection:
+            events.record_progress(self.db, connection, job_uuid=self.job.uuid, step=step, done=done, total=total, unit=unit)

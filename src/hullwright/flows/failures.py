@@ -1,0 +1,47 @@
+"""Reads what went wrong from TaskFlow's failures, live ones and those that were stored, and decides whose fault it was."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from taskflow.types.failure import Failure
+
+from hullwright.objects import errors
+from hullwright.objects.errors import BuildAbortException, BuildCancelled, NoValidHost, UnexpectedDeletingTaskStateError
+
+_NOT_THE_HOSTS = (BuildAbortException, BuildCancelled, NoValidHost, UnexpectedDeletingTaskStateError)
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """The first failure of an attempt or a flow."""
+
+    step: str
+    error: str  # class name
+    message: str
+    hint: str
+    code: int
+    is_cancel: bool  # the user deleted the instance: nobody's fault
+    is_hosts: bool  # counts against the host
+
+
+def cause_of(flow_failures: Mapping[str, Failure | None] | None) -> Cause | None:
+    """The failure to tell, if there is one. A cancel outranks what else failed because of it."""
+    found = [(step, failure) for step, failure in (flow_failures or {}).items() if failure is not None]
+    if not found:
+        return None
+    cancels = [pair for pair in found if pair[1].check(BuildCancelled, UnexpectedDeletingTaskStateError)]
+    step, failure = (cancels or found)[0]
+    name = failure.exc_type_names[0].rpartition(".")[2] if failure.exc_type_names else "Error"
+    cls: Any = getattr(errors, name, errors.HullwrightError)
+    return Cause(
+        step=step,
+        error=name,
+        message=failure.exception_str,
+        hint=cls.hint,
+        code=cls.code,
+        is_cancel=bool(cancels),
+        is_hosts=not failure.check(*_NOT_THE_HOSTS),
+    )
