@@ -49,7 +49,7 @@ inventories = Table(
     Column("total", BigInteger, nullable=False),
     Column("reserved", BigInteger, nullable=False, default=0),
     Column("allocation_ratio", Double, nullable=False, default=1.0),
-    # The sum of the host's allocations, kept in the claim's own statement, so that a claim costs the same on a full host as on an empty one.
+    # The sum of the host's allocations, kept by the claim's own statement: a claim costs the same on a full host as on an empty one.
     Column("used", BigInteger, nullable=False, default=0),
     PrimaryKeyConstraint("host_id", "resource_class"),
     CheckConstraint("used >= 0", name="used_not_negative"),

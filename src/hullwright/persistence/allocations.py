@@ -1,0 +1,130 @@
+"""Allocations: what each instance holds of its host. A claim is one conditional statement, never a read and then a write.
+
+`inventories.used` is the sum of a host's allocations and is changed in the allocation's own transaction, so a claim costs
+the same on a full host as on an empty one, and no concurrency can promise more than there is.
+Not for: choosing the host (`scheduler/`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from hullwright.objects.errors import ComputeResourcesUnavailable
+from hullwright.objects.hosts import describe_amount
+from hullwright.objects.placement import Claim
+from hullwright.persistence.database import insert_if_absent, now
+from hullwright.persistence.models.hosts import allocations, hosts, inventories
+
+_row = sa.and_(inventories.c.host_id == sa.bindparam("b_host_id"), inventories.c.resource_class == sa.bindparam("b_resource_class"))
+_amount = sa.bindparam("b_amount", type_=sa.BigInteger)
+_usable = inventories.c.total - inventories.c.reserved
+
+# The second condition: an instance may overcommit against others, never against itself.
+_take = (
+    sa.update(inventories)
+    .where(_row, inventories.c.used + _amount <= _usable * inventories.c.allocation_ratio, _amount <= _usable)
+    .values(used=inventories.c.used + _amount)
+)
+_give_back = sa.update(inventories).where(_row).values(used=inventories.c.used - _amount)
+_drop = (
+    sa.delete(allocations)
+    .where(allocations.c.instance_uuid == sa.bindparam("b_instance_uuid"))
+    .returning(allocations.c.host_id, allocations.c.resource_class, allocations.c.amount)
+)
+_held = sa.select(allocations).where(allocations.c.instance_uuid == sa.bindparam("b_instance_uuid"))
+
+
+def claim(conn: Connection, *, instance_uuid: str, host_id: int, resources: Mapping[str, int], job_uuid: str | None = None) -> None:
+    """Claim `resources` (resource class -> amount) of a host for an instance, all or nothing, in the caller's write transaction.
+
+    The same claim found again is success. A claim on another host (or of another size) is given back in the same transaction,
+    so that an instance never holds two. When this raises, the transaction is as it was, and another host may be claimed in it;
+    only what the instance held elsewhere stays given back.
+
+    Raises: ComputeResourcesUnavailable naming what the host lacks.
+    """
+    if not resources:
+        return
+    rows = [
+        {
+            "instance_uuid": instance_uuid,
+            "host_id": host_id,
+            "resource_class": name,
+            "amount": amount,
+            "job_uuid": job_uuid,
+            "created_at": now(),
+        }
+        for name, amount in sorted(resources.items())
+    ]
+    # One order of rows for everybody, and a savepoint that frees them when the host is left: no two claims can deadlock.
+    conn.exec_driver_sql("SAVEPOINT claim")
+    if _update_used(conn, _take, host_id, resources) == len(rows) and _insert(conn, rows) == len(rows):
+        return
+    conn.exec_driver_sql("ROLLBACK TO SAVEPOINT claim")
+    held = held_by(conn, instance_uuid)
+    if held is None:
+        raise _unavailable(conn, host_id, resources)
+    if held.host_id == host_id and held.resources == dict(resources):
+        return
+    release(conn, instance_uuid)
+    claim(conn, instance_uuid=instance_uuid, host_id=host_id, resources=resources, job_uuid=job_uuid)
+
+
+def release(conn: Connection, instance_uuid: str) -> None:
+    """Give back whatever an instance holds. Holding nothing counts as done."""
+    given_back: dict[int, dict[str, int]] = {}
+    for host_id, resource_class, amount in conn.execute(_drop, {"b_instance_uuid": instance_uuid}):
+        given_back.setdefault(host_id, {})[resource_class] = amount
+    for host_id, resources in sorted(given_back.items()):
+        _update_used(conn, _give_back, host_id, resources)
+
+
+def held_by(conn: Connection, instance_uuid: str) -> Claim | None:
+    """What an instance holds, or None."""
+    rows = conn.execute(_held, {"b_instance_uuid": instance_uuid}).all()
+    if not rows:
+        return None
+    return Claim(instance_uuid, rows[0].host_id, {row.resource_class: row.amount for row in rows}, rows[0].job_uuid)
+
+
+def list_for_host(conn: Connection, host_id: int) -> list[Claim]:
+    """All claims on a host: for operators and reconciliation, not for builds; its cost grows with the instances there."""
+    found: dict[str, dict[str, int]] = {}
+    jobs: dict[str, str | None] = {}
+    query = sa.select(allocations).where(allocations.c.host_id == host_id).order_by(allocations.c.instance_uuid)
+    for row in conn.execute(query):
+        found.setdefault(row.instance_uuid, {})[row.resource_class] = row.amount
+        jobs[row.instance_uuid] = row.job_uuid
+    return [Claim(instance_uuid, host_id, resources, jobs[instance_uuid]) for instance_uuid, resources in found.items()]
+
+
+def _insert(conn: Connection, rows: list[dict[str, object]]) -> int:
+    statement = insert_if_absent(conn, allocations).execution_options(preserve_rowcount=True)
+    return conn.execute(statement, rows).rowcount
+
+
+def _update_used(conn: Connection, statement: sa.Update, host_id: int, resources: Mapping[str, int]) -> int:
+    parameters = [{"b_host_id": host_id, "b_resource_class": name, "b_amount": amount} for name, amount in sorted(resources.items())]
+    return conn.execute(statement, parameters).rowcount
+
+
+def _unavailable(conn: Connection, host_id: int, resources: Mapping[str, int]) -> ComputeResourcesUnavailable:
+    """Say what is missing. Read after the fact: when room came back in between, it says that the host was full."""
+    host = conn.execute(sa.select(hosts.c.name).where(hosts.c.id == host_id)).scalar()
+    query = sa.select(inventories).where(inventories.c.host_id == host_id)
+    found = {row.resource_class: row for row in conn.execute(query)}
+    lacks = []
+    for name, amount in sorted(resources.items()):
+        asked = describe_amount(name, amount)
+        row = found.get(name)
+        if row is None:
+            lacks.append(f"{asked} asked, the host has none")
+            continue
+        usable = row.total - row.reserved
+        free = int(usable * row.allocation_ratio) - row.used
+        if amount > min(free, usable):
+            lacks.append(f"{asked} asked, {max(min(free, usable), 0)} free")
+    return ComputeResourcesUnavailable(host=host or "?", reason=", ".join(lacks) or "it was full a moment ago")

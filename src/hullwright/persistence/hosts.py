@@ -1,0 +1,193 @@
+"""Hosts and their inventories: registered, asked for facts, enabled, disabled, counted for failed builds.
+
+Not for: claiming what they have; that is `allocations`, and nothing here ever touches `inventories.used`.
+"""
+
+from __future__ import annotations
+
+import uuid as uuids
+from collections.abc import Iterable
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from hullwright.objects.errors import Conflict, HostExists, HostNotFound
+from hullwright.objects.hosts import Host, HostFacts, Inventory
+from hullwright.persistence.database import insert_if_absent, now
+from hullwright.persistence.models.hosts import allocations, hosts, inventories
+
+_host_columns = [hosts.c[name] for name in Host.__dataclass_fields__]
+_next_generation = {"generation": hosts.c.generation + 1}
+
+
+def _host(row: Any) -> Host:
+    values = dict(row._mapping)
+    values["facts"] = None if values["facts"] is None else HostFacts.from_dict(values["facts"])
+    return Host(**values)
+
+
+# --- Registering and finding ------------------------------------------------------------------------------------------
+
+
+def register(conn: Connection, name: str, uri: str, driver: str = "libvirt", *, availability_zone: str = "nova") -> Host:
+    """Add a host. It is scheduled to once its hypervisor has answered for the first time.
+
+    Raises: HostExists.
+    """
+    values = {"uuid": str(uuids.uuid4()), "name": name, "uri": uri, "driver": driver, "availability_zone": availability_zone}
+    try:
+        conn.execute(sa.insert(hosts).values(**values, checked_at=0.0, last_seen_at=0.0, created_at=now()))
+    except sa.exc.IntegrityError as error:
+        raise HostExists(id=name) from error
+    return get(conn, name)
+
+
+def get(conn: Connection, name: str) -> Host:
+    """The host of that name.
+
+    Raises: HostNotFound.
+    """
+    row = conn.execute(sa.select(*_host_columns).where(hosts.c.name == name)).first()
+    if row is None:
+        raise HostNotFound(id=name)
+    return _host(row)
+
+
+def list_all(conn: Connection) -> list[Host]:
+    """All hosts, by name."""
+    return [_host(row) for row in conn.execute(sa.select(*_host_columns).order_by(hosts.c.name))]
+
+
+def list_inventories(conn: Connection, host_id: int | None = None) -> dict[int, list[Inventory]]:
+    """Host id -> what it has, of one host or of all."""
+    query = sa.select(inventories).order_by(inventories.c.host_id, inventories.c.resource_class)
+    if host_id is not None:
+        query = query.where(inventories.c.host_id == host_id)
+    found: dict[int, list[Inventory]] = {}
+    for row in conn.execute(query):
+        found.setdefault(row.host_id, []).append(Inventory(row.resource_class, row.total, row.reserved, row.allocation_ratio, row.used))
+    return found
+
+
+def remove(conn: Connection, name: str) -> None:
+    """Forget a host that holds nothing.
+
+    Raises: HostNotFound; Conflict while instances hold allocations there.
+    """
+    host = get(conn, name)
+    in_use = Conflict(f"Host {name} still holds instances. Delete or move them first.")
+    if conn.execute(sa.select(allocations.c.host_id).where(allocations.c.host_id == host.id).limit(1)).first():
+        raise in_use
+    try:
+        conn.execute(sa.delete(inventories).where(inventories.c.host_id == host.id))  # first, as a claim does: no deadlock
+        conn.execute(sa.delete(hosts).where(hosts.c.id == host.id))
+    except sa.exc.IntegrityError as error:  # a claim got in between
+        raise in_use from error
+
+
+# --- What operators say -----------------------------------------------------------------------------------------------
+
+
+def enable(conn: Connection, name: str) -> None:
+    """Let builds go there again.
+
+    Raises: HostNotFound.
+    """
+    _change(conn, name, enabled=True, disabled_reason=None)
+
+
+def disable(conn: Connection, name: str, reason: str | None = None) -> None:
+    """Send no more builds there; what runs there goes on.
+
+    Raises: HostNotFound.
+    """
+    _change(conn, name, enabled=False, disabled_reason=reason)
+
+
+def force_down(conn: Connection, name: str, forced_down: bool) -> None:
+    """Say that a host is down whatever its hypervisor answers, or take that back.
+
+    Raises: HostNotFound.
+    """
+    _change(conn, name, forced_down=forced_down)
+
+
+def set_availability_zone(conn: Connection, name: str, availability_zone: str) -> None:
+    """Move a host to another zone.
+
+    Raises: HostNotFound.
+    """
+    _change(conn, name, availability_zone=availability_zone)
+
+
+def _change(conn: Connection, name: str, **values: Any) -> None:
+    if conn.execute(sa.update(hosts).where(hosts.c.name == name).values(values | _next_generation)).rowcount == 0:
+        raise HostNotFound(id=name)
+
+
+# --- What hypervisors say ---------------------------------------------------------------------------------------------
+
+
+def take_due_checks(conn: Connection, *, interval_seconds: float, limit: int, at: float | None = None) -> list[Host]:
+    """Take it on oneself to ask the hosts that nobody has asked for `interval_seconds`; no two callers get the same one."""
+    at = now() if at is None else at
+    due = hosts.c.checked_at <= at - interval_seconds
+    oldest = sa.select(hosts.c.id).where(due).order_by(hosts.c.checked_at).limit(limit)
+    # `due` is said twice: a second taker waits for the first one's row lock and then looks at the row again, not at the list.
+    taken = sa.update(hosts).where(hosts.c.id.in_(oldest), due).values(checked_at=at).returning(*_host_columns)
+    return [_host(row) for row in conn.execute(taken)]
+
+
+def next_check_due(conn: Connection) -> float | None:
+    """When the host longest unasked was last asked (seconds since the epoch), or None without hosts."""
+    return conn.execute(sa.select(sa.func.min(hosts.c.checked_at))).scalar()
+
+
+def record_facts(conn: Connection, name: str, facts: HostFacts, inventories: Iterable[Inventory] = (), *, at: float | None = None) -> None:
+    """Note that a host answered, what it said of itself, and what there is to claim.
+
+    Raises: HostNotFound.
+    """
+    row = conn.execute(sa.select(hosts.c.id, hosts.c.facts).where(hosts.c.name == name)).first()
+    if row is None:
+        raise HostNotFound(id=name)
+    values: dict[str, Any] = {"last_seen_at": now() if at is None else at, "error": None}
+    told = facts.to_dict()
+    if row.facts is None or HostFacts.from_dict(row.facts) != HostFacts.from_dict(told):
+        values |= {"facts": told} | _next_generation
+    conn.execute(sa.update(hosts).where(hosts.c.id == row.id).values(values))
+    set_inventory(conn, row.id, inventories)
+
+
+def record_silence(conn: Connection, name: str, error: str) -> None:
+    """Note why a host did not answer. When it last did stays as it is, so that it counts as down in the end."""
+    conn.execute(sa.update(hosts).where(hosts.c.name == name).values(error=error))
+
+
+def set_inventory(conn: Connection, host_id: int, wanted: Iterable[Inventory]) -> None:
+    """Say what a host has of some resources. What is used of them stays, even when it is more than there is now."""
+    known = {inventory.resource_class: inventory for inventory in list_inventories(conn, host_id).get(host_id, [])}
+    for inventory in wanted:
+        values = {"total": inventory.total, "reserved": inventory.reserved, "allocation_ratio": inventory.allocation_ratio}
+        before = known.get(inventory.resource_class)
+        if before is not None and (before.total, before.reserved, before.allocation_ratio) == tuple(values.values()):
+            continue
+        this_one = (inventories.c.host_id == host_id, inventories.c.resource_class == inventory.resource_class)
+        if before is None:
+            row = {"host_id": host_id, "resource_class": inventory.resource_class, "used": 0}
+            if conn.execute(insert_if_absent(conn, inventories), row | values).rowcount:
+                continue
+        conn.execute(sa.update(inventories).where(*this_one).values(values))
+
+
+# --- What builds say --------------------------------------------------------------------------------------------------
+
+
+def count_build(conn: Connection, name: str, failed: bool) -> None:
+    """Count a build that failed there; one that succeeded sets the count back."""
+    this_one = sa.update(hosts).where(hosts.c.name == name)
+    if failed:
+        conn.execute(this_one.values(failed_builds=hosts.c.failed_builds + 1))
+    else:
+        conn.execute(this_one.where(hosts.c.failed_builds != 0).values(failed_builds=0))

@@ -1,0 +1,86 @@
+"""What all tests share: the fixtures of tests/support, and `db`, a fresh database on SQLite and on PostgreSQL.
+
+A test that asks for `db` runs once on each. `sqlite_db` gives one database only, for tests that are not about SQL.
+"""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import hullwright.persistence.models  # noqa: F401  (fills the metadata)
+from hullwright.conf import opts
+from hullwright.persistence.database import Database
+from hullwright.persistence.models import metadata
+
+_here = Path(__file__).parent
+pytest_plugins = [f"support.{path.stem}" for path in sorted((_here / "support").glob("[!_]*.py"))]
+
+
+def _create_tables(url: str) -> None:
+    database = Database(url)
+    metadata.create_all(database.engine)
+    database.close()
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite file with all tables, to be copied."""
+    path = tmp_path_factory.mktemp("sqlite") / "template.db"
+    _create_tables(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture(scope="session")
+def postgres_template(request: pytest.FixtureRequest) -> str:
+    """The name of a PostgreSQL database with all tables, to be copied."""
+    name: str = request.getfixturevalue("postgres_server").make_template("hullwright_tables", _create_tables)
+    return name
+
+
+@pytest.fixture
+def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
+    """The URL of a fresh SQLite database with all tables."""
+    path = tmp_path / "hullwright.db"
+    shutil.copyfile(sqlite_template, path)
+    return f"sqlite:///{path}"
+
+
+@pytest.fixture
+def postgres_tables_url(request: pytest.FixtureRequest, postgres_template: str) -> Iterator[str]:
+    """The URL of a fresh PostgreSQL database with all tables."""
+    server = request.getfixturevalue("postgres_server")
+    url = server.create_database(postgres_template)
+    yield url
+    server.drop_database(url)
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)])
+def db_url(request: pytest.FixtureRequest) -> str:
+    """The URL of a fresh database with all tables, on each kind in turn."""
+    name = "sqlite_url" if request.param == "sqlite" else "postgres_tables_url"
+    url: str = request.getfixturevalue(name)
+    return url
+
+
+@pytest.fixture
+def db(db_url: str) -> Iterator[Database]:
+    """A fresh database with all tables, on each kind in turn."""
+    database = Database(db_url, pool_size=16)
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def sqlite_db(sqlite_url: str) -> Iterator[Database]:
+    """A fresh SQLite database with all tables."""
+    database = Database(sqlite_url)
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def conf(tmp_path: Path) -> opts.cfg.ConfigOpts:
+    """The options with their defaults, and a state_path of the test's own; change them with `conf.set_override`."""
+    return opts.load([], {"DEFAULT": {"state_path": str(tmp_path)}})
