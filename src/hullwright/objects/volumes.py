@@ -25,6 +25,8 @@ class Volume(Record):
     project_id: str | None = None
     user_id: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
+    host: str | None = None  # where its bytes are; None: not made yet, or not bound to a host
+    placed_by: str | None = None  # attachment whose connecting made the bytes there
     created_at: float = 0.0
 
 

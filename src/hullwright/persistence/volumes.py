@@ -15,9 +15,11 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from hullwright.objects.errors import VolumeInvalidState, VolumeNotFound
+from hullwright.objects.hosts import HostRef
 from hullwright.objects.volumes import Attachment, BlockDeviceRequest, Volume
 from hullwright.persistence.database import Database, now
 from hullwright.persistence.inserts import insert_if_absent
+from hullwright.persistence.models.hosts import hosts
 from hullwright.persistence.models.volumes import attachments, volumes
 from hullwright.persistence.paging import Sort, page
 
@@ -179,6 +181,22 @@ def set_device(conn: Connection, attachment_id: str, device: str) -> None:
     conn.execute(attachments.update().where(attachments.c.id == attachment_id).values(device=device))
 
 
+def place(conn: Connection, volume_id: str, host: str | None, attachment_id: str | None) -> None:
+    """Record on which host a volume's bytes are, and the attachment for which they were made; None: nowhere."""
+    conn.execute(volumes.update().where(volumes.c.id == volume_id).values(host=host, placed_by=attachment_id))
+
+
+def home(conn: Connection, volume_id: str) -> HostRef | None:
+    """The host where a volume's bytes are; None when they are nowhere, or on a host that is no longer registered."""
+    statement = (
+        sa.select(hosts.c.name, hosts.c.uri, hosts.c.driver)
+        .join(volumes, volumes.c.host == hosts.c.name)
+        .where(volumes.c.id == volume_id)
+    )
+    row = conn.execute(statement).one_or_none()
+    return None if row is None else HostRef(row.name, row.uri, row.driver)
+
+
 def release(conn: Connection, instance_uuid: str) -> list[Volume]:
     """Delete the instance's attachments and free its volumes; answer those that are to be deleted with it.
 
@@ -244,6 +262,16 @@ class SqlVolumeStore:
         if attachment_ids:
             with self._db.write() as conn:
                 mark_attached(conn, attachment_ids, host)
+
+    def place(self, volume_id: str, host: str | None, attachment_id: str | None) -> None:
+        """See the function `place`."""
+        with self._db.write() as conn:
+            place(conn, volume_id, host, attachment_id)
+
+    def home(self, volume_id: str) -> HostRef | None:
+        """See the function `home`."""
+        with self._db.read() as conn:
+            return home(conn, volume_id)
 
     def release(self, instance_uuid: str) -> list[Volume]:
         """See the function `release`."""

@@ -40,6 +40,14 @@ class VolumeStore(Protocol):
         """Record where attachments are connected; None: nowhere."""
         ...
 
+    def place(self, volume_id: str, host: str | None, attachment_id: str | None) -> None:
+        """Record on which host a volume's bytes are, and the attachment for which they were made; None: nowhere."""
+        ...
+
+    def home(self, volume_id: str) -> HostRef | None:
+        """The host where a volume's bytes are; None when they are nowhere, or on a host that is no longer registered."""
+        ...
+
     def release(self, instance_uuid: str) -> list[Volume]:
         """Delete the instance's attachments, free its volumes; answer those that are to be deleted with it."""
         ...
@@ -79,8 +87,14 @@ class VolumeDriver(ABC):
         """
 
     @abstractmethod
-    def disconnect(self, host: HostRef, instance_uuid: str) -> None:
-        """Undo `connect`; the reservation stays."""
+    def disconnect(self, host: HostRef, instance_uuid: str, *, discard: bool = False) -> None:
+        """Undo `connect`; the reservation stays.
+
+        `discard`: the build is undone, so bytes that `connect` made for it on this host go too, and the next host makes its own.
+        Without it no byte is lost.
+
+        Raises: VolumeError, HypervisorUnavailable.
+        """
 
     @abstractmethod
     def create(self, volume: Volume) -> Volume:

@@ -21,6 +21,8 @@ volumes = Table(
     Column("project_id", String(255)),
     Column("user_id", String(255)),
     Column("metadata", Json, nullable=False),
+    Column("host", String(255)),  # where its bytes are
+    Column("placed_by", String(36)),  # attachment whose connecting made them
     time_column("created_at"),
 )
 
