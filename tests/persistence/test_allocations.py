@@ -92,9 +92,8 @@ def test_a_claim_of_another_size_on_the_same_host_replaces_the_old_one(db):
 
 def test_a_claim_is_all_or_nothing_and_names_what_is_missing(db):
     host_id = add_host(db, memory_mb=1024, disk_gb=1)
-    with db.write() as conn:
-        with pytest.raises(ComputeResourcesUnavailable) as caught:
-            allocations.claim(conn, instance_uuid="i", host_id=host_id, resources={"VCPU": 2, "MEMORY_MB": 4096, "DISK_GB": 5})
+    with db.write() as conn, pytest.raises(ComputeResourcesUnavailable) as caught:
+        allocations.claim(conn, instance_uuid="i", host_id=host_id, resources={"VCPU": 2, "MEMORY_MB": 4096, "DISK_GB": 5})
     assert caught.value.text == "Insufficient compute resources on h1: 5 GB disk asked, 1 free, 4096 MB memory asked, 1024 free"
     assert used(db, host_id) == dict.fromkeys(SMALL, 0)
     assert summed(db, host_id) == {}
@@ -112,9 +111,14 @@ def test_after_a_refused_claim_another_host_may_be_claimed_in_the_same_transacti
 
 def test_a_transaction_that_fails_after_the_claim_leaves_none(db):
     host_id = add_host(db)
-    with pytest.raises(RuntimeError, match="later"), db.write() as conn:
-        allocations.claim(conn, instance_uuid="i", host_id=host_id, resources=SMALL)
-        raise RuntimeError("later")
+
+    def claim_and_fail():
+        with db.write() as conn:
+            allocations.claim(conn, instance_uuid="i", host_id=host_id, resources=SMALL)
+            raise RuntimeError("later")
+
+    with pytest.raises(RuntimeError, match="later"):
+        claim_and_fail()
     assert used(db, host_id) == dict.fromkeys(SMALL, 0)
     assert summed(db, host_id) == {}
 

@@ -48,7 +48,7 @@ def claim(conn: Connection, *, instance_uuid: str, host_id: int, resources: Mapp
     """
     if not resources:
         return
-    rows = [
+    rows: list[dict[str, object]] = [
         {
             "instance_uuid": instance_uuid,
             "host_id": host_id,

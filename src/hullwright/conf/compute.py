@@ -1,0 +1,69 @@
+"""[compute]: how hosts are asked for facts, when they count as down, and how much of them may be claimed."""
+
+from __future__ import annotations
+
+from oslo_config import cfg
+
+GROUP = "compute"
+OPTS = [
+    cfg.FloatOpt(
+        "report_interval",
+        default=10.0,
+        min=0.1,
+        help="Seconds between two questions to a host for what it has and can do. One conductor asks each host.",
+    ),
+    cfg.FloatOpt(
+        "service_down_time",
+        default=60.0,
+        min=0.1,
+        help="Seconds without an answer after which a host counts as down and gets no builds.",
+    ),
+    cfg.FloatOpt(
+        "facts_timeout_seconds",
+        default=30.0,
+        min=0.1,
+        help="Seconds after which a question to a host counts as unanswered. Its answer is taken even later than that.",
+    ),
+    cfg.IntOpt(
+        "max_concurrent_facts",
+        default=16,
+        min=1,
+        help="How many hosts one conductor asks at the same time; hosts that exceed facts_timeout_seconds do not count.",
+    ),
+    cfg.IntOpt(
+        "reserved_host_memory_mb",
+        default=512,
+        min=0,
+        help="Memory of each host, in MB, that is not given to guests.",
+    ),
+    cfg.IntOpt(
+        "reserved_host_disk_mb",
+        default=0,
+        min=0,
+        help="Disk of each host, in MB, that is not given to guests; rounded up to whole GB.",
+    ),
+    cfg.IntOpt(
+        "reserved_host_cpus",
+        default=0,
+        min=0,
+        help="CPUs of each host that are not given to guests.",
+    ),
+    cfg.FloatOpt(
+        "cpu_allocation_ratio",
+        default=4.0,
+        min=0.01,
+        help="Virtual CPUs per CPU that may be claimed. The same on all conductors.",
+    ),
+    cfg.FloatOpt(
+        "ram_allocation_ratio",
+        default=1.0,
+        min=0.01,
+        help="Memory that may be claimed per memory there is. The same on all conductors.",
+    ),
+    cfg.FloatOpt(
+        "disk_allocation_ratio",
+        default=1.0,
+        min=0.01,
+        help="Disk that may be claimed per disk there is. The same on all conductors.",
+    ),
+]

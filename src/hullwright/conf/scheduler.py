@@ -1,0 +1,69 @@
+"""[scheduler]: which checks a host must pass, what makes one host better than another, how fresh the view of them is."""
+
+from __future__ import annotations
+
+from oslo_config import cfg
+
+GROUP = "scheduler"
+OPTS = [
+    cfg.IntOpt(
+        "max_attempts",
+        default=3,
+        min=1,
+        help="How many hosts a build is tried on before it ends in ERROR. 1 disables rescheduling.",
+    ),
+    cfg.ListOpt(
+        "enabled_filters",
+        default=["retry", "compute_up", "availability_zone", "capacity", "image_properties"],
+        help="Checks that a host must pass, in order; a host is counted under the first that it fails. Names of files in "
+        "hullwright.scheduler.filters, of entry points in the group hullwright.filters, or Nova's names (ComputeFilter, ...).",
+    ),
+    cfg.ListOpt(
+        "weight_classes",
+        default=["ram", "cpu", "disk", "build_failures"],
+        help="What makes one host better than another. Names of files in hullwright.scheduler.weighers or of entry points in the "
+        "group hullwright.weighers.",
+    ),
+    cfg.FloatOpt(
+        "ram_weight_multiplier",
+        default=1.0,
+        help="Weight of free memory. Positive spreads instances over the hosts, negative packs them.",
+    ),
+    cfg.FloatOpt(
+        "cpu_weight_multiplier",
+        default=1.0,
+        help="Weight of free virtual CPUs. Positive spreads instances over the hosts, negative packs them.",
+    ),
+    cfg.FloatOpt(
+        "disk_weight_multiplier",
+        default=1.0,
+        help="Weight of free disk. Positive spreads instances over the hosts, negative packs them.",
+    ),
+    cfg.FloatOpt(
+        "build_failure_weight_multiplier",
+        default=1_000_000.0,
+        help="How strongly builds that failed on a host since its last success speak against it. The default outweighs all else.",
+    ),
+    cfg.IntOpt(
+        "host_subset_size",
+        default=1,
+        min=1,
+        help="Choose at random among this many best hosts. 1 takes the best.",
+    ),
+    cfg.BoolOpt(
+        "shuffle_best_same_weighed_hosts",
+        default=False,
+        help="Choose at random among hosts that share the best weight, instead of the first of them.",
+    ),
+    cfg.FloatOpt(
+        "snapshot_max_age_seconds",
+        default=0.1,
+        min=0.0,
+        help="How old the scheduler's view of the hosts may be. Claims are exact whatever its age: an older view costs less and "
+        "loses more claims to other conductors. A build is never refused on an old view.",
+    ),
+    cfg.StrOpt(
+        "image_properties_default_architecture",
+        help="Architecture that an image is taken to have when it names none, such as x86_64. Unset: any host will do.",
+    ),
+]
