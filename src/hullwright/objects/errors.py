@@ -183,6 +183,34 @@ class ImageInUse(Conflict):
     message = "Image {id} could not be deleted because it is in use: a build or a new volume reads it."
 
 
+class ImageUploadConflict(Conflict):
+    """Somebody uploads the same image right now."""
+
+    message = "Another upload of image {id} is under way."
+
+
+class ImageTooLarge(BadRequest):
+    """The image has more bytes than are allowed."""
+
+    message = "Image {id} is larger than {max_bytes} bytes, which is all that is allowed."
+    code = 413
+
+
+class ImageStorageFull(HullwrightError):
+    """The disk that holds images has no room."""
+
+    message = "There is no room to store image {id}: {reason}"
+    code = 413  # what the image API answers
+    hint = "Delete images that nobody needs, or have an operator give the image directory more room."
+
+
+class ImageStorageError(Unavailable):
+    """The directory that holds images cannot be used."""
+
+    message = "Image {id} cannot be stored or read: {reason}"
+    hint = "Check that the image directory is there and belongs to the user that runs Hullwright."
+
+
 class PortInUse(Conflict):
     """The port belongs to another instance."""
 

@@ -1,0 +1,1 @@
+"""The embedded image service: a directory of files."""
