@@ -42,9 +42,7 @@ def _encode_failure(found: failure.Failure | None) -> dict[str, Any] | None:
 def _row(flow_uuid: str, atom: models.AtomDetail) -> dict[str, Any]:
     results = atom.results
     if isinstance(atom, models.RetryDetail):
-        results = [
-            (provided, {name: _encode_failure(found) for name, found in failures.items()}) for provided, failures in atom.results
-        ]
+        results = [(provided, {name: _encode_failure(found) for name, found in failures.items()}) for provided, failures in atom.results]
     body = {
         "results": _plain(results),
         "failure": _encode_failure(atom.failure),

@@ -15,9 +15,7 @@ from hullwright.persistence.models.jobs import attempts
 _KEYS = ["job_uuid", "number"]
 
 
-def begin(
-    db: Database, connection: Connection, *, job_uuid: str, number: int, instance_uuid: str, **fields: Any
-) -> None:
+def begin(db: Database, connection: Connection, *, job_uuid: str, number: int, instance_uuid: str, **fields: Any) -> None:
     """Record that an attempt chose its hosts; choosing again after a crash replaces the choice."""
     row = {
         "job_uuid": job_uuid,

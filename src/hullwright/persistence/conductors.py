@@ -14,19 +14,13 @@ from hullwright.persistence.models.jobs import conductors
 def enlist(connection: Connection, *, id: str, hostname: str, pid: int, version: str, lease_seconds: float) -> None:
     """Record a conductor that starts. Its id is new at each start, so that jobs of its former life are orphans at once."""
     connection.execute(
-        sa.insert(conductors).values(
-            id=id, hostname=hostname, pid=pid, version=version, started_at=now(), expires_at=now() + lease_seconds
-        )
+        sa.insert(conductors).values(id=id, hostname=hostname, pid=pid, version=version, started_at=now(), expires_at=now() + lease_seconds)
     )
 
 
 def beat(connection: Connection, id: str, lease_seconds: float) -> bool:
     """Move the lease on. False when it has run out already: whatever it held may be somebody else's now."""
-    statement = (
-        sa.update(conductors)
-        .where(conductors.c.id == id, conductors.c.expires_at > now())
-        .values(expires_at=now() + lease_seconds)
-    )
+    statement = sa.update(conductors).where(conductors.c.id == id, conductors.c.expires_at > now()).values(expires_at=now() + lease_seconds)
     return connection.execute(statement).rowcount == 1
 
 

@@ -13,10 +13,7 @@ from hullwright.persistence.models.jobs import step_events, step_progress
 def list_since(connection: Connection, job_uuid: str, seq: int = 0, limit: int = 10_000) -> list[StepEvent]:
     """Events after number `seq`, in order, without gaps."""
     query = (
-        sa.select(step_events)
-        .where(step_events.c.job_uuid == job_uuid, step_events.c.seq > seq)
-        .order_by(step_events.c.seq)
-        .limit(limit)
+        sa.select(step_events).where(step_events.c.job_uuid == job_uuid, step_events.c.seq > seq).order_by(step_events.c.seq).limit(limit)
     )
     return [StepEvent(**row) for row in connection.execute(query).mappings()]
 

@@ -125,20 +125,16 @@ def cancel_open(connection: Connection, instance_uuid: str, *, spare_kinds: Sequ
     ours = sa.and_(jobs.c.instance_uuid == instance_uuid, jobs.c.kind.not_in(spare_kinds))
     never_begun = connection.execute(
         sa.update(jobs)
-        .where(ours, jobs.c.state == JobState.QUEUED, jobs.c.leases == 0)
+        .where(ours, jobs.c.state == JobState.QUEUED, jobs.c.started_at.is_(None))
         .values(state=JobState.CANCELLED, cancel_requested=True, finished_at=now())
     )
-    begun = connection.execute(
-        sa.update(jobs).where(ours, jobs.c.state.in_(_open_states)).values(cancel_requested=True)
-    )
+    begun = connection.execute(sa.update(jobs).where(ours, jobs.c.state.in_(_open_states)).values(cancel_requested=True))
     return never_begun.rowcount + begun.rowcount
 
 
 def has_open(connection: Connection, instance_uuid: str, kind: str) -> bool:
     """Whether such a job is still to be done for the instance."""
-    query = sa.select(sa.literal(1)).where(
-        jobs.c.instance_uuid == instance_uuid, jobs.c.kind == kind, jobs.c.state.in_(_open_states)
-    )
+    query = sa.select(sa.literal(1)).where(jobs.c.instance_uuid == instance_uuid, jobs.c.kind == kind, jobs.c.state.in_(_open_states))
     return connection.execute(query.limit(1)).first() is not None
 
 
@@ -192,9 +188,7 @@ def lease(connection: Connection, owner: str, limit: int, *, orphans: bool = Fal
     return [_job(row) for row in rows.mappings()]
 
 
-def hold(
-    connection: Connection, job: Job, *, seq: int | None = None, progress: int | None = None, heed_cancel: bool = False
-) -> bool:
+def hold(connection: Connection, job: Job, *, seq: int | None = None, progress: int | None = None, heed_cancel: bool = False) -> bool:
     """Prove, inside a write transaction, that `job`'s lease is still ours; nothing can take it over before the commit.
 
     Answers False when `heed_cancel` is set and its user asked to stop.
@@ -222,24 +216,20 @@ def is_held(connection: Connection, job: Job) -> bool:
     return connection.execute(query).first() is not None
 
 
-def end(
-    connection: Connection, job: Job, state: JobState, *, result: Any = None, error: str | None = None, progress: int = 100
-) -> None:
+def end(connection: Connection, job: Job, state: JobState, *, result: Any = None, error: str | None = None, progress: int = 100) -> None:
     """Bring a leased job to rest.
 
     Raises: LeaseLost.
     """
-    _release(
-        connection, job, state=state, result=result, error=error, progress=progress, finished_at=now(), owner=None
-    )
+    _release(connection, job, state=state, result=result, error=error, progress=progress, finished_at=now(), owner=None)
 
 
 def give_back(connection: Connection, job: Job, *, not_before: float = 0.0, error: str | None = None) -> None:
-    """Return a leased job to the queue, to be gone on with not before that time.
+    """Return a leased job to the queue, to be gone on with not before that time. It crashed nobody: its count of leases starts anew.
 
     Raises: LeaseLost.
     """
-    _release(connection, job, state=JobState.QUEUED, not_before=not_before, error=error, owner=None)
+    _release(connection, job, state=JobState.QUEUED, not_before=not_before, error=error, owner=None, leases=0)
 
 
 def _release(connection: Connection, job: Job, **changes: Any) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import sqlalchemy as sa
@@ -48,6 +48,7 @@ class FlowBuffer:
         self.atoms: dict[str, models.AtomDetail] = {}
         self.states: dict[str, str | None] = {}  # atom name -> last state told
         self.events: list[dict[str, Any]] = []
+        self.later: list[Callable[[Connection], None]] = []  # writes of steps that may wait for the next barrier
         self.flow: models.FlowDetail | None = None  # when its row must be written
         self.is_new = True  # the flow has no row yet
         self.told_flow_state: str | None = None
@@ -55,7 +56,7 @@ class FlowBuffer:
     @property
     def is_dirty(self) -> bool:
         """Whether something waits to be written."""
-        return bool(self.atoms or self.events or self.flow is not None)
+        return bool(self.atoms or self.events or self.later or self.flow is not None)
 
     @property
     def progress(self) -> int:
@@ -115,9 +116,13 @@ class FlowStore(base.Backend):  # type: ignore[misc]
         """
         with self._mapped_outage(), self.db.read() as connection:
             detail = _load_flow(connection, job.uuid)
-            seq = connection.execute(
-                sa.select(sa.func.coalesce(sa.func.max(step_events.c.seq), 0)).where(step_events.c.job_uuid == job.uuid)
-            ).scalar_one() if detail is not None else 0
+            seq = (
+                connection.execute(
+                    sa.select(sa.func.coalesce(sa.func.max(step_events.c.seq), 0)).where(step_events.c.job_uuid == job.uuid)
+                ).scalar_one()
+                if detail is not None
+                else 0
+            )
         buffer = FlowBuffer(job, scoped, total_steps, seq)
         if detail is None:
             detail = models.FlowDetail(flow_name, job.uuid)
@@ -174,6 +179,7 @@ class FlowStore(base.Backend):  # type: ignore[misc]
                 yield connection
             buffer.atoms.clear()
             buffer.events.clear()
+            buffer.later.clear()
             buffer.flow, buffer.is_new = None, False
 
     def _write(self, connection: Connection, buffer: FlowBuffer) -> None:
@@ -188,6 +194,8 @@ class FlowStore(base.Backend):  # type: ignore[misc]
             atoms.save(self.db, connection, buffer.job.uuid, list(buffer.atoms.values()))
         if buffer.events:
             connection.execute(sa.insert(step_events), buffer.events)
+        for write in buffer.later:
+            write(connection)
 
     @contextlib.contextmanager
     def _mapped_outage(self) -> Iterator[None]:
@@ -345,5 +353,3 @@ def _load_flow(connection: Connection, uuid: str, *, with_atoms: bool = True) ->
         for atom in atoms.load_for_flow(connection, uuid):
             detail.add(atom)
     return detail
-
-

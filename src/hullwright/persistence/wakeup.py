@@ -108,9 +108,7 @@ class Wakeup:
         if self._postgresql is None:
             url = self._db.engine.url
             try:
-                listener = psycopg.connect(
-                    url.set(drivername="postgresql").render_as_string(hide_password=False), autocommit=True
-                )
+                listener = psycopg.connect(url.set(drivername="postgresql").render_as_string(hide_password=False), autocommit=True)
                 listener.execute(f"LISTEN {CHANNEL}")
             except psycopg.Error:
                 return []  # the conductor's own look at the table will tell that the database is away

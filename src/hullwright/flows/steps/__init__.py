@@ -1,0 +1,1 @@
+"""The steps that flows are made of, one file per thing that they act on."""

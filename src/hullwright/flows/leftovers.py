@@ -1,0 +1,43 @@
+"""What to do when a host that must be cleaned does not answer: note it as work of its own, and let the operation go on.
+
+A build must not be stuck, and a user's delete must not wait, because a host that failed cannot be reached. The note is a durable job
+(`clean_host`) that is tried until the host answers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Iterator
+
+from hullwright.flows.context import RunContext
+from hullwright.objects.errors import HostNotFound, HypervisorUnavailable
+from hullwright.persistence import jobs
+from hullwright.persistence.database import now
+
+LOG = logging.getLogger(__name__)
+FIRST_TRY_SECONDS = 15.0
+
+
+@contextlib.contextmanager
+def tolerating_silence(run: RunContext, host: str) -> Iterator[None]:
+    """Run an undo on `host`; if it cannot be reached, post the cleaning for later. A host that is no longer registered needs none."""
+    started = time.monotonic()
+    try:
+        yield
+    except HostNotFound:
+        LOG.warning("Host %s is not registered any more; nothing of instance %s is cleaned there", host, run.instance_uuid)
+    except HypervisorUnavailable as error:
+        LOG.warning(
+            "Host %s is silent (%.1f s): instance %s is cleaned there later: %s", host, time.monotonic() - started, run.instance_uuid, error
+        )
+        with run.transaction() as connection:
+            jobs.post(
+                connection,
+                kind="clean_host",
+                instance_uuid=None,
+                inputs={"instance_uuid": run.instance_uuid, "host": host},
+                request_id=run.job.request_id,
+                not_before=now() + FIRST_TRY_SECONDS,
+            )

@@ -1,0 +1,39 @@
+"""The last step of a build: the instance is active."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hullwright.flows.context import RunContext
+from hullwright.flows.step import Step
+from hullwright.objects.states import AttemptState, PowerState, TaskState, VmState
+from hullwright.persistence import actions, attempts, hosts, instances
+from hullwright.persistence.database import now
+
+
+class Activate(Step):
+    """Writes vm_state ACTIVE, closes the attempt and the action.
+
+    Reverts: nothing; its writes stand or fall together, and the guard writes how the build ended.
+    """
+
+    step_name = "activate"
+
+    def execute(self, run: RunContext, host: str, attempt: int) -> None:
+        """One transaction; a delete that came first wins here."""
+        with run.transaction() as connection:
+            instances.transition(
+                connection,
+                run.instance_uuid,
+                expected_task_state=(TaskState.SPAWNING,),
+                vm_state=VmState.ACTIVE,
+                task_state=None,
+                power_state=PowerState.RUNNING,
+                launched_at=now(),
+            )
+            attempts.end(connection, run.job.uuid, attempt, AttemptState.SUCCEEDED)
+            actions.finish(connection, run.job.uuid, failed=False)
+            hosts.count_build(connection, host, failed=False)
+
+    def revert(self, run: RunContext, **kwargs: Any) -> None:
+        """Nothing."""

@@ -1,0 +1,83 @@
+"""The first step of a build: it does nothing, and its undo says that the build failed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hullwright.flows.context import RunContext
+from hullwright.flows.failures import Cause, cause_of
+from hullwright.flows.step import Step
+from hullwright.objects.builds import Attempt
+from hullwright.objects.errors import InstanceNotFound, MaxRetriesExceeded, UnexpectedTaskStateError
+from hullwright.objects.instances import Fault
+from hullwright.objects.states import TaskState, VmState
+from hullwright.persistence import actions, attempts, faults, instances
+from hullwright.persistence.database import now
+
+_BUILDING = (TaskState.SCHEDULING, TaskState.NETWORKING, TaskState.BLOCK_DEVICE_MAPPING, TaskState.SPAWNING, None)
+
+
+class Guard(Step):
+    """Stands before everything else, so that its undo is the last word.
+
+    Reverts: writes vm_state ERROR and the fault; when the user deleted the instance meanwhile, only closes the action.
+    """
+
+    step_name = "guard"
+
+    def execute(self, run: RunContext) -> None:
+        """Nothing."""
+
+    def revert(self, run: RunContext, flow_failures: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
+        """Write how the build ended."""
+        cause = cause_of(flow_failures) or Cause("", "Error", "The build was undone.", "", 500, False, False)
+        with run.transaction() as connection:
+            actions.finish(connection, run.job.uuid, failed=True)
+            if cause.is_cancel:
+                return
+            try:
+                instances.transition(
+                    connection,
+                    run.instance_uuid,
+                    expected_task_state=_BUILDING,
+                    vm_state=VmState.ERROR,
+                    task_state=None,
+                    host=None,
+                    node=None,
+                )
+            except (UnexpectedTaskStateError, InstanceNotFound):
+                return  # deleted meanwhile: delete wins, and a fault would be noise
+            faults.record(connection, _fault(run.instance_uuid, cause, attempts.list_for(connection, run.job.uuid)))
+
+
+def _fault(instance_uuid: str, cause: Cause, made: list[Attempt]) -> Fault:
+    """What its user and an admin are told: every attempt in order, each with its step and error; hosts' names for admins only."""
+    placed = [attempt for attempt in made if attempt.host is not None]
+    # What ended the build may have come after the last placed attempt: no host left, or none fits.
+    after = "" if placed and cause.step == placed[-1].step and placed[-1].number == made[-1].number else cause.message
+    if not placed:
+        message = details = cause.message
+    elif len(placed) == 1 and not after:
+        message = f"{cause.error}: {cause.message}"
+        details = _tell(placed[0], with_host=True)
+    else:
+        message = MaxRetriesExceeded(reason=" ".join([*(_tell(a, with_host=False) for a in placed), after]).strip()).text
+        details = MaxRetriesExceeded(reason=" ".join([*(_tell(a, with_host=True) for a in placed), after]).strip()).text
+    if cause.hint:
+        details += f" Hint: {cause.hint}"
+    return Fault(
+        instance_uuid=instance_uuid,
+        code=500 if cause.code < 400 else cause.code,
+        message=message,
+        details=details,
+        host=placed[-1].host if placed else None,
+        step=cause.step,
+        hint=cause.hint,
+        created_at=now(),
+    )
+
+
+def _tell(attempt: Attempt, *, with_host: bool) -> str:
+    place = f" on host {attempt.host}" if with_host else ""
+    return f"Attempt {attempt.number}{place} failed at {attempt.step}: {attempt.error}: {attempt.reason}".rstrip(".") + "."

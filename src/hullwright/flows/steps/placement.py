@@ -1,0 +1,142 @@
+"""Where an attempt goes: choosing hosts, then claiming one's resources."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from sqlalchemy.engine import Connection
+
+from hullwright.flows.context import RunContext
+from hullwright.flows.failures import cause_of
+from hullwright.flows.step import Step
+from hullwright.objects.errors import ComputeResourcesUnavailable, InstanceNotFound, NoValidHost, UnexpectedTaskStateError
+from hullwright.objects.placement import PlacementReport, Selection
+from hullwright.objects.states import AttemptState, TaskState
+from hullwright.persistence import allocations, attempts, hosts, instances
+from hullwright.scheduler.claim import claim_first
+
+_CLAIM_TRIES = 10  # how often hosts are chosen anew when all chosen ones were taken by others meanwhile
+
+
+def _record_choice(
+    run: RunContext, connection: Connection, attempt: int, selection: Selection | None, report: PlacementReport | None
+) -> None:
+    attempts.begin(
+        run.db,
+        connection,
+        job_uuid=run.job.uuid,
+        number=attempt,
+        instance_uuid=run.instance_uuid,
+        alternates=list(selection.alternates) if selection else [],
+        report=report.to_dict() if report else {},
+    )
+
+
+class SelectHost(Step):
+    """Chooses a host and alternates; the reasons of the rejected hosts are kept with the attempt.
+
+    Reverts: closes the attempt with the host, the step and the error that ended it; nothing was taken yet.
+    """
+
+    step_name = "select_host"
+    default_provides: ClassVar[str] = "selection"
+
+    def execute(self, run: RunContext, attempt: int) -> dict[str, Any]:
+        """Ask the scheduler, leaving out hosts that earlier attempts went to."""
+        try:
+            selection = run.scheduler.select(run.spec, _tried(run, attempt))
+        except NoValidHost as error:
+            report = getattr(error, "report", None)
+            run.write_later(lambda connection: _record_choice(run, connection, attempt, None, report))
+            raise
+        run.write_later(lambda connection: _record_choice(run, connection, attempt, selection, selection.report))
+        return {
+            "host": selection.host,
+            "host_id": selection.host_id,
+            "alternates": list(selection.alternates),
+            "alternate_ids": list(selection.alternate_ids),
+        }
+
+    def revert(self, run: RunContext, attempt: int, flow_failures: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
+        """Record how the attempt ended."""
+        cause = cause_of(flow_failures)
+        if cause is None:
+            return
+        state = AttemptState.CANCELLED if cause.is_cancel else AttemptState.FAILED
+        with run.transaction() as connection:
+            made = [found for found in attempts.list_for(connection, run.job.uuid) if found.number == attempt]
+            attempts.end(connection, run.job.uuid, attempt, state, step=cause.step, error=cause.error, reason=cause.message)
+            host = made[0].host if made else None
+            if host is not None and made[0].state == AttemptState.RUNNING and cause.is_hosts:
+                hosts.count_build(connection, host, failed=True)
+
+
+def _tried(run: RunContext, attempt: int) -> dict[str, str]:
+    if attempt == 1:
+        return {}
+    with run.db.read() as connection:
+        return attempts.tried(connection, run.job.uuid, before=attempt)
+
+
+class Claim(Step):
+    """Takes the resources on the first of the chosen hosts that still has them, and gives the instance its host.
+
+    Reverts: gives the resources back; the instance has no host again.
+    """
+
+    step_name = "claim"
+    default_provides: ClassVar[str] = "host"
+
+    def execute(self, run: RunContext, selection: Mapping[str, Any], attempt: int) -> str:
+        """Claim in one transaction with the instance's and the attempt's rows; a claim made before a crash is found again."""
+        chosen = Selection(
+            host=selection["host"],
+            host_id=selection["host_id"],
+            alternates=tuple(selection["alternates"]),
+            alternate_ids=tuple(selection["alternate_ids"]),
+        )
+        for _ in range(_CLAIM_TRIES):
+            try:
+                host = self._claim(run, chosen, attempt)
+            except ComputeResourcesUnavailable:
+                # Others were quicker. There may be room elsewhere: look again rather than spend an attempt.
+                chosen = run.scheduler.select(run.spec, _tried(run, attempt), fresh=True)
+                continue
+            run.set_host(host)
+            return host
+        return self._claim(run, chosen, attempt)
+
+    def _claim(self, run: RunContext, chosen: Selection, attempt: int) -> str:
+        with run.transaction() as connection:
+            if chosen.report is not None:
+                _record_choice(run, connection, attempt, chosen, chosen.report)
+            host = claim_first(connection, chosen, run.spec.flavor.resources(), run.instance_uuid, run.job.uuid)
+            instances.transition(
+                connection,
+                run.instance_uuid,
+                expected_task_state=(TaskState.SCHEDULING, TaskState.NETWORKING),
+                task_state=TaskState.NETWORKING,
+                host=host,
+                node=host,
+                launched_on=host,
+            )
+            attempts.update(connection, run.job.uuid, attempt, host=host)
+        return host
+
+    def revert(self, run: RunContext, **kwargs: Any) -> None:
+        """Release; when the user deletes the instance, its states are left to the delete."""
+        with run.transaction() as connection:
+            allocations.release(connection, run.instance_uuid)
+            try:
+                instances.transition(
+                    connection,
+                    run.instance_uuid,
+                    expected_task_state=(TaskState.SCHEDULING, TaskState.NETWORKING, TaskState.BLOCK_DEVICE_MAPPING, TaskState.SPAWNING),
+                    task_state=TaskState.SCHEDULING,
+                    host=None,
+                    node=None,
+                )
+            except (UnexpectedTaskStateError, InstanceNotFound):
+                pass
+        run.set_host(None)

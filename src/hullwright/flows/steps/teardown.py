@@ -1,0 +1,131 @@
+"""Taking an instance apart. None of these steps has an undo: a delete only ever goes on, and each step finds its work done when it runs again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hullwright.flows.context import RunContext
+from hullwright.flows.leftovers import tolerating_silence
+from hullwright.flows.step import Step
+from hullwright.objects.errors import InstanceNotFound, UnexpectedDeletingTaskStateError
+from hullwright.objects.states import PowerState, TaskState, VmState
+from hullwright.persistence import actions, allocations, instances
+from hullwright.persistence.database import now
+
+
+class DestroyGuest(Step):
+    """Leaves nothing of the guest on its host: domain, disks, config drive, console log.
+
+    Reverts: nothing; the delete is tried again.
+    """
+
+    step_name = "destroy_guest"
+
+    def execute(self, run: RunContext) -> None:
+        """Destroy; a host that does not answer is cleaned when it does."""
+        host = run.instance.host
+        if host is not None:
+            with tolerating_silence(run, host):
+                run.virt(host).destroy(run.instance_uuid)
+
+    def revert(self, run: RunContext, **kwargs: Any) -> None:
+        """Nothing."""
+
+
+class LeaveHost(Step):
+    """Takes the instance's network entries and volume connections off its host.
+
+    Reverts: nothing; the delete is tried again.
+    """
+
+    step_name = "leave_host"
+
+    def execute(self, run: RunContext) -> None:
+        """Unplug and disconnect."""
+        host = run.instance.host
+        if host is None:
+            return
+        if run.spec.networks:
+            with tolerating_silence(run, host):
+                run.network.unplug(run.host_ref(host), run.instance_uuid)
+        if run.spec.block_devices:
+            with tolerating_silence(run, host):
+                run.volume.disconnect(run.host_ref(host), run.instance_uuid)
+
+    def revert(self, run: RunContext, **kwargs: Any) -> None:
+        """Nothing."""
+
+
+class Release(Step):
+    """Gives ports, addresses and volumes back.
+
+    Reverts: nothing; the delete is tried again.
+    """
+
+    step_name = "release"
+
+    def execute(self, run: RunContext) -> None:
+        """Delete what the build made, free what the user gave."""
+        if run.spec.block_devices:
+            run.volume.release(run.instance_uuid)
+        if run.spec.networks:
+            run.network.deallocate(run.instance_uuid)
+
+    def revert(self, run: RunContext, **kwargs: Any) -> None:
+        """Nothing."""
+
+
+class FinishDelete(Step):
+    """Gives the resources back and writes vm_state DELETED; the row stays as record.
+
+    Reverts: nothing; its writes stand or fall together.
+    """
+
+    step_name = "finish_delete"
+
+    def execute(self, run: RunContext) -> None:
+        """One transaction."""
+        with run.transaction() as connection:
+            allocations.release(connection, run.instance_uuid)
+            actions.finish(connection, run.job.uuid, failed=False)
+            try:
+                instances.transition(
+                    connection,
+                    run.instance_uuid,
+                    expected_task_state=(TaskState.DELETING,),
+                    vm_state=VmState.DELETED,
+                    task_state=None,
+                    power_state=PowerState.NOSTATE,
+                    host=None,
+                    node=None,
+                    terminated_at=now(),
+                    deleted_at=now(),
+                )
+            except (InstanceNotFound, UnexpectedDeletingTaskStateError):
+                pass  # an earlier run of this step, or another delete, was here
+
+    def revert(self, run: RunContext, **kwargs: Any) -> None:
+        """Nothing."""
+
+
+class CleanHost(Step):
+    """Destroys what was left on a host that was silent when it should have been cleaned.
+
+    Reverts: nothing; the cleaning is tried again.
+    """
+
+    step_name = "clean_host"
+
+    def execute(self, run: RunContext) -> None:
+        """Destroy, unless the instance lives there again meanwhile."""
+        host, uuid = str(run.job.inputs["host"]), run.instance_uuid
+        with run.db.read() as connection:
+            try:
+                if instances.get(connection, uuid).host == host:
+                    return
+            except InstanceNotFound:
+                pass
+        run.virt(host).destroy(uuid)
+
+    def revert(self, run: RunContext, **kwargs: Any) -> None:
+        """Nothing."""
