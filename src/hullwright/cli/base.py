@@ -51,7 +51,7 @@ class LocalCommand(Command):
         )
 
 
-class Bytes(FormattableColumn[int]):
+class Bytes(FormattableColumn[int | None]):
     """A number of bytes: 27.3 MiB to a person, 28639232 to a program."""
 
     def human_readable(self) -> str:
@@ -59,14 +59,14 @@ class Bytes(FormattableColumn[int]):
         return "" if self._value is None else words.size(self._value)
 
 
-class Time(FormattableColumn[float]):
+class Time(FormattableColumn[Any]):
     """Seconds since the epoch: local time to a person, ISO 8601 in UTC to a program."""
 
     def human_readable(self) -> str:
         """Local time."""
         return words.moment(self._value) if self._value else ""
 
-    def machine_readable(self) -> str | None:
+    def machine_readable(self) -> Any:
         """UTC."""
         if not self._value:
             return None

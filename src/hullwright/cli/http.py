@@ -95,9 +95,7 @@ class Client:
                 progress(sent)
 
         # No time limit on the answer: the other end may take long to sync and inspect a large file.
-        self.request(
-            "PUT", path, data=chunks(), headers={"Content-Type": "application/octet-stream"}, timeout=(self.timeout_seconds, None)
-        )
+        self.request("PUT", path, data=chunks(), headers={"Content-Type": "application/octet-stream"}, timeout=(self.timeout_seconds, None))
 
     def get_stream(self, path: str) -> Iterator[bytes]:
         """GET a file's bytes, in chunks."""
@@ -139,7 +137,7 @@ class Client:
 
 def _cause(error: BaseException) -> str:
     """The innermost reason of a failed connection: requests and urllib3 wrap it three deep."""
-    while error.args and isinstance(error.args[0], BaseException) or getattr(error, "reason", None):
+    while (error.args and isinstance(error.args[0], BaseException)) or getattr(error, "reason", None):
         inner = getattr(error, "reason", None) or error.args[0]
         if not isinstance(inner, BaseException):
             break

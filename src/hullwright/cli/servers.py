@@ -1,0 +1,314 @@
+"""`hullwright server ...`: build a server and watch it, look at it, read its timeline and its console, delete it."""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import time
+from pathlib import Path
+from typing import Any
+
+from cliff.lister import Lister
+from cliff.show import ShowOne
+
+from hullwright.cli import builds, find, http, watch, words
+from hullwright.cli.base import ApiCommand, Pairs, Table, Time, Words, pair
+from hullwright.objects.errors import HullwrightError
+from hullwright.objects.states import StepState
+
+LIST_COLUMNS = ("ID", "Name", "Status", "Task state", "Host", "Addresses", "Image", "Flavor")
+POLL_SECONDS = 0.3
+
+
+class BuildFailed(HullwrightError):
+    """The server ended in ERROR."""
+
+    message = "Server {name} could not be built: {reason}"
+    hint = "`hullwright server timeline` shows each attempt and each step."
+
+
+class StillThere(HullwrightError):
+    """The delete did not end in time."""
+
+    message = "Server {name} is still there after {seconds} s; its task state is {task_state}."
+    hint = "The delete goes on by itself; is a conductor running?"
+
+
+def addresses(server: dict[str, Any]) -> list[str]:
+    """All fixed addresses of a server."""
+    return [entry["addr"] for entries in server["addresses"].values() for entry in entries]
+
+
+def _details(server: dict[str, Any]) -> Table:
+    fault = server.get("fault") or {}
+    row = {
+        "ID": server["id"],
+        "Name": server["name"],
+        "Status": server["status"],
+        "Task state": server.get("OS-EXT-STS:task_state"),
+        "Power state": server.get("OS-EXT-STS:power_state"),
+        "Progress": server.get("progress"),
+        "Host": server.get("OS-EXT-SRV-ATTR:host"),
+        "Guest name": server.get("OS-EXT-SRV-ATTR:instance_name"),
+        "Hostname": server.get("OS-EXT-SRV-ATTR:hostname"),
+        "Addresses": Words(addresses(server)),
+        "Image": (server.get("image") or {}).get("id"),
+        "Flavor": server["flavor"].get("original_name"),
+        "Volumes": Words([volume["id"] for volume in server.get("os-extended-volumes:volumes_attached", ())]),
+        "Key": server.get("key_name"),
+        "Metadata": Pairs(server.get("metadata") or {}),
+        "Created": server["created"],
+        "Launched": server.get("OS-SRV-USG:launched_at"),
+    }
+    if fault:
+        row["Fault"] = fault.get("message")
+        if fault.get("details"):
+            row["Fault details"] = fault["details"]
+    return tuple(row), tuple(row.values())
+
+
+class _Named(ApiCommand):
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Arguments."""
+        parser = super().get_parser(prog_name)
+        parser.add_argument("server", help="id or name")
+        return parser
+
+
+class Create(ApiCommand, ShowOne):
+    """Build a server, and watch its steps until it is there"""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Arguments."""
+        parser = super().get_parser(prog_name)
+        parser.add_argument("name")
+        parser.add_argument("--image", help="id or name; none: boot from --boot-volume")
+        parser.add_argument("--boot-volume", metavar="ID", help="an existing volume as root disk")
+        parser.add_argument("--flavor", required=True, help="id or name")
+        parser.add_argument("--network", action="append", default=[], help="id or name; may be repeated; none: no network card")
+        parser.add_argument("--volume", action="append", default=[], metavar="ID", help="an existing volume to attach; may be repeated")
+        parser.add_argument("--user-data", type=Path, metavar="FILE", help="what the guest finds on its config drive")
+        parser.add_argument("--key-name")
+        parser.add_argument("--availability-zone")
+        parser.add_argument("--no-config-drive", action="store_true", help="give the guest no config drive")
+        parser.add_argument("--property", type=pair, action="append", default=[], metavar="KEY=VALUE", help="metadata of the server")
+        parser.add_argument("--no-wait", action="store_true", help="answer as soon as the build is on record")
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Table:
+        """Post it, follow it, show it."""
+        server = self._post(parsed_args)
+        if not parsed_args.no_wait:
+            # A table of the result belongs on stdout; what happens on the way does too, unless a program reads it.
+            out = self.app.stdout if parsed_args.formatter == "table" else self.app.stderr
+            with watch.on(out) as screen:
+                builds.follow(self.client, builds.latest(self.client, server["id"])["id"], screen)
+            server = find.server(self.client, server["id"])
+            if server["status"] == "ERROR":
+                raise BuildFailed(name=server["name"], reason=(server.get("fault") or {}).get("message") or "no fault was recorded")
+        else:
+            server = find.server(self.client, server["id"])
+        return _details(server)
+
+    def _post(self, parsed_args: argparse.Namespace) -> dict[str, Any]:
+        body: dict[str, Any] = {
+            "name": parsed_args.name,
+            "flavorRef": find.flavor(self.client, parsed_args.flavor)["id"],
+            "networks": [{"uuid": find.network(self.client, name)["id"]} for name in parsed_args.network] or "none",
+            "config_drive": not parsed_args.no_config_drive,
+        }
+        if parsed_args.image:
+            body["imageRef"] = find.image(self.client, parsed_args.image)["id"]
+        devices = [_volume(identity, -1) for identity in parsed_args.volume]
+        if parsed_args.boot_volume:
+            devices.insert(0, _volume(parsed_args.boot_volume, 0))
+        if devices:
+            if parsed_args.image:  # the API wants the image's own disk told when there are others
+                image = {"uuid": body["imageRef"], "source_type": "image", "destination_type": "local", "boot_index": 0}
+                devices.insert(0, image | {"delete_on_termination": True})
+            body["block_device_mapping_v2"] = devices
+        if parsed_args.user_data:
+            body["user_data"] = _encoded(parsed_args.user_data)
+        for name in ("key_name", "availability_zone"):
+            if getattr(parsed_args, name):
+                body[name] = getattr(parsed_args, name)
+        if parsed_args.property:
+            body["metadata"] = dict(parsed_args.property)
+        return dict(self.client.post(http.COMPUTE + "/servers", {"server": body})["server"])
+
+
+def _volume(identity: str, boot_index: int) -> dict[str, Any]:
+    return {"uuid": identity, "source_type": "volume", "destination_type": "volume", "boot_index": boot_index}
+
+
+def _encoded(path: Path) -> str:
+    try:
+        return base64.b64encode(path.read_bytes()).decode()
+    except OSError as error:
+        raise HullwrightError(f"{path} cannot be read: {error.strerror}") from error
+
+
+class List(ApiCommand, Lister):
+    """List servers"""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Arguments."""
+        parser = super().get_parser(prog_name)
+        parser.add_argument("--name", help="only those whose name matches this regular expression")
+        parser.add_argument("--status", help="only those, such as ACTIVE or ERROR")
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Table:
+        """Ask for all, page by page."""
+        query = {name: value for name in ("name", "status") if (value := getattr(parsed_args, name))}
+        images = {image["id"]: image["name"] for image in self.client.get(http.IMAGE + "/images", limit=1000)["images"]}
+        rows = []
+        while True:
+            page = self.client.get(http.COMPUTE + "/servers/detail", **query)["servers"]
+            rows += [_row(server, images) for server in page]
+            if not page:
+                return LIST_COLUMNS, rows
+            query["marker"] = page[-1]["id"]
+
+
+def _row(server: dict[str, Any], images: dict[str, str]) -> tuple[Any, ...]:
+    image = (server.get("image") or {}).get("id")
+    return (
+        server["id"],
+        server["name"],
+        server["status"],
+        server.get("OS-EXT-STS:task_state"),
+        server.get("OS-EXT-SRV-ATTR:host"),
+        Words(addresses(server)),
+        images.get(image or "", image),
+        server["flavor"].get("original_name"),
+    )
+
+
+class Show(_Named, ShowOne):
+    """Show a server"""
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Table:
+        """Find it."""
+        return _details(find.server(self.client, parsed_args.server))
+
+
+class Delete(ApiCommand):
+    """Delete servers, also while they are being built"""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Arguments."""
+        parser = super().get_parser(prog_name)
+        parser.add_argument("servers", nargs="+", metavar="server", help="id or name")
+        parser.add_argument("--wait", action="store_true", help="until nothing of them is left")
+        parser.add_argument("--timeout", type=float, default=300.0, metavar="SECONDS", help="of --wait; default 300")
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> None:
+        """Ask for all of them first, then wait."""
+        found = [find.server(self.client, wanted) for wanted in parsed_args.servers]
+        for server in found:
+            self.client.delete(f"{http.COMPUTE}/servers/{server['id']}")
+        if parsed_args.wait:
+            until = time.monotonic() + parsed_args.timeout
+            for server in found:
+                wait_until_gone(self.client, server, until, parsed_args.timeout)
+
+
+def wait_until_gone(client: http.Client, server: dict[str, Any], until: float, seconds: float) -> None:
+    """Poll until the API knows the server no more.
+
+    Raises: StillThere past `until` (monotonic); BuildFailed when the delete ended in ERROR.
+    """
+    while True:
+        try:
+            server = client.get(f"{http.COMPUTE}/servers/{server['id']}")["server"]
+        except http.Gone:
+            return
+        if server["status"] == "ERROR" and server.get("OS-EXT-STS:task_state") is None:
+            raise HullwrightError(f"Server {server['name']} could not be deleted: {(server.get('fault') or {}).get('message')}")
+        if time.monotonic() > until:
+            raise StillThere(name=server["name"], seconds=int(seconds), task_state=server.get("OS-EXT-STS:task_state"))
+        time.sleep(POLL_SECONDS)
+
+
+class Timeline(ApiCommand, Lister):
+    """Show what was done for a server: each attempt, each step, when, how long, and what was undone"""
+
+    COLUMNS = ("Job", "Attempt", "Step", "State", "Host", "Started", "Took", "Remark")
+
+    @property
+    def need_sort_by_cliff(self) -> bool:
+        """Time is the order."""
+        return False
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Arguments."""
+        parser = super().get_parser(prog_name)
+        parser.add_argument("server", help="name, or id; the id of a server that is deleted works too")
+        parser.add_argument("--all", action="store_true", help="every job of the server, not only its build")
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Table:
+        """Fetch its builds, oldest first."""
+        try:
+            identity = find.server(self.client, parsed_args.server)["id"]
+        except find.NoSuch:
+            identity = parsed_args.server  # the record outlives the server
+        found = builds.list_for(self.client, identity)
+        if not found:
+            raise find.NoSuch(kind="server", name=parsed_args.server)
+        wanted = found if parsed_args.all else [build for build in found if build["kind"] == "build_instance"]
+        return self.COLUMNS, [row for build in reversed(wanted) for row in timeline_rows(self.client, build["id"])]
+
+
+def timeline_rows(client: http.Client, build_id: str) -> list[tuple[Any, ...]]:
+    """One row per step that was done or undone, and one that tells each attempt's choice of host."""
+    build = builds.show(client, build_id)
+    attempts = {attempt["number"]: attempt for attempt in build["attempts"]}
+    rows: list[tuple[Any, ...]] = []
+    told: set[int] = set()
+    kind = build["kind"].removesuffix("_instance")
+    for run in builds.history(build).runs:
+        attempt = attempts.get(run.attempt)
+        if attempt and run.attempt not in told:
+            told.add(run.attempt)
+            rows.append(_attempt_row(kind, attempt))
+        remark = run.note
+        if run.resumed:
+            remark = f"taken up again after a crash. {remark}".strip()
+        if run.total and run.state == StepState.SUCCESS:
+            remark = f"{watch.amount(run)} {remark}".strip()
+        took = words.duration(run.seconds())
+        rows.append((kind, run.attempt or "", run.title, run.state, run.host or "", Time(run.started_at), took, remark))
+    return rows
+
+
+def _attempt_row(kind: str, attempt: dict[str, Any]) -> tuple[Any, ...]:
+    ended = attempt.get("finished_at")
+    took = words.duration(ended - attempt["started_at"]) if ended else "-"
+    remark = attempt.get("reason") or attempt.get("summary") or ""
+    return (kind, attempt["number"], "", attempt["state"], attempt.get("host") or "", Time(attempt["started_at"]), took, remark)
+
+
+class ConsoleLog(_Named):
+    """Print what the guest wrote on its console"""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Arguments."""
+        parser = super().get_parser(prog_name)
+        parser.add_argument("--lines", type=int, metavar="N", help="only the last N")
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> None:
+        """Ask, and print."""
+        server = find.server(self.client, parsed_args.server)
+        text = console_log(self.client, server["id"], parsed_args.lines)
+        self.app.stdout.write(text if text.endswith("\n") or not text else text + "\n")
+
+
+def console_log(client: http.Client, server_id: str, lines: int | None = None) -> str:
+    """A server's console log, the last `lines` of it."""
+    length = {} if lines is None else {"length": lines}
+    answer = client.post(f"{http.COMPUTE}/servers/{server_id}/action", {"os-getConsoleOutput": length})
+    return str(answer["output"])
