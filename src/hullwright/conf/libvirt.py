@@ -1,0 +1,75 @@
+"""[libvirt]: how guests are made on hosts that libvirt manages."""
+
+from __future__ import annotations
+
+from oslo_config import cfg
+
+GROUP = "libvirt"
+OPTS = [
+    cfg.StrOpt(
+        "pool_name",
+        default="hullwright",
+        help="Storage pool that holds base images, instance disks, config drives and console logs. A pool of that name which the "
+        "host has already is used as it is, else a pool of type dir is made.",
+    ),
+    cfg.StrOpt(
+        "pool_path",
+        help="Directory on the host for a pool that is made; {host} stands for the host's name. Unset: hosts/<host>/instances under "
+        "state_path where libvirt is on this machine, else /var/lib/hullwright/instances.",
+    ),
+    cfg.StrOpt(
+        "images_type",
+        default="qcow2",
+        choices=["qcow2", "raw"],
+        help="qcow2: a root disk is an overlay on the base image, made in an instant. raw: it is a full copy, made by the host.",
+    ),
+    cfg.FloatOpt(
+        "image_stale_seconds",
+        default=15.0,
+        min=1.0,
+        help="A transfer of an image to a host that has made no progress for this long is taken over by whoever waits for it.",
+    ),
+    cfg.StrOpt(
+        "virt_type",
+        default="auto",
+        choices=["auto", "kvm", "qemu"],
+        help="auto: kvm where the host offers it and its CPU has the extension for it (hosts may offer KVM where guests hang), "
+        "else qemu, which emulates the CPU.",
+    ),
+    cfg.StrOpt(
+        "cpu_mode",
+        default="auto",
+        choices=["auto", "none", "host-model", "host-passthrough", "maximum", "custom"],
+        help="The CPU that guests see. auto: host-model with kvm, libvirt's own default with qemu. custom: cpu_model.",
+    ),
+    cfg.StrOpt("cpu_model", help="Name of the CPU model when cpu_mode is custom."),
+    cfg.StrOpt(
+        "machine_type",
+        help="Machine type of guests whose image has no hw_machine_type, such as pc or q35. Unset: libvirt's default.",
+    ),
+    cfg.IntOpt(
+        "tb_cache_mb",
+        default=32,
+        min=0,
+        help="Memory for translated code of each emulated (qemu) guest; 0 leaves it to QEMU, which takes up to 1024 MB.",
+    ),
+    cfg.StrOpt(
+        "disk_cache",
+        default="none",
+        choices=["default", "none", "writeback", "writethrough", "directsync", "unsafe"],
+        help="Cache mode of instance disks. none bypasses the host's page cache and needs a file system with direct I/O.",
+    ),
+    cfg.BoolOpt("vnc_enabled", default=True, help="Give guests a VNC display."),
+    cfg.HostAddressOpt("vnc_listen", default="127.0.0.1", help="Address on the host that VNC displays listen on."),
+    cfg.IntOpt("memory_stats_seconds", default=10, min=0, help="How often a guest's balloon reports; 0: never."),
+    cfg.IntOpt("pcie_root_ports", default=16, min=1, max=28, help="Free PCI Express slots of q35 guests, for devices added later."),
+    cfg.FloatOpt(
+        "soft_reboot_seconds",
+        default=60.0,
+        min=0.0,
+        help="How long a guest may take to shut down for a soft reboot before it is pulled.",
+    ),
+    cfg.HostAddressOpt(
+        "host_ip", help="Address told for hosts whose libvirt is on this machine. Unset: the address of the default route."
+    ),
+]

@@ -1,0 +1,220 @@
+"""The storage pool of a host, and volumes in it: found, made, written, read and deleted through libvirt.
+
+Not for: what the volumes mean; base images are in image_cache.py, an instance's disks in disks.py.
+Functions take libvirt's own objects and let libvirt's errors pass; the driver's edge translates them.
+Making a volume is libvirtd's test-and-set: of two who make the same name, on whatever machine, one gets `None`.
+"""
+
+from __future__ import annotations
+
+import time
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from hullwright.drivers.libvirt_pool import is_gone, load_libvirt
+from hullwright.objects.hosts import HostRef
+
+MESSAGE_BYTES = 256 * 1024 - 24  # the largest packet of a libvirt stream
+REMOTE_PATH = "/var/lib/hullwright/instances"
+BUSY_SECONDS = 60.0  # how long to wait for a volume that libvirt is still filling
+Chunk = bytes | memoryview
+
+
+class HostPool:
+    """The pool of one host, by name; made where it is missing."""
+
+    def __init__(self, name: str, path: str) -> None:
+        """`path`: where a pool that must be made lies on the host."""
+        self.name = name
+        self.path = path
+
+    def find(self, connection: Any) -> Any | None:
+        """The active pool, or None when the host has none; one that is stopped is started."""
+        libvirt = load_libvirt()
+        try:
+            pool = connection.storagePoolLookupByName(self.name)
+        except libvirt.libvirtError as error:
+            if is_gone(error):
+                return None
+            raise
+        if not pool.isActive():
+            try:
+                # Its directory may have gone with a file system that was not mounted at boot.
+                pool.create(libvirt.VIR_STORAGE_POOL_CREATE_WITH_BUILD)
+            except libvirt.libvirtError:
+                if not pool.isActive():
+                    raise
+        return pool
+
+    def ensure(self, connection: Any) -> Any:
+        """The active pool, made if need be."""
+        libvirt = load_libvirt()
+        pool = self.find(connection)
+        if pool is not None:
+            return pool
+        definition = ET.Element("pool", type="dir")
+        ET.SubElement(definition, "name").text = self.name
+        ET.SubElement(ET.SubElement(definition, "target"), "path").text = self.path
+        try:
+            pool = connection.storagePoolDefineXML(ET.tostring(definition, encoding="unicode"), 0)
+            pool.setAutostart(1)
+        except libvirt.libvirtError:
+            # Somebody else defined it meanwhile.
+            pool = self.find(connection)
+            if pool is None:
+                raise
+        return self.find(connection) or pool
+
+
+def pool_path(host: HostRef, configured: str | None, state_path: str) -> str:
+    """Where the pool of a host goes when it must be made."""
+    if configured:
+        return configured.replace("{host}", host.name)
+    url = urlsplit(host.uri)
+    if url.hostname in (None, "localhost", "127.0.0.1", "::1"):
+        # Several libvirtd on one machine are several hosts and must not share a directory.
+        return str(Path(state_path).resolve() / "hosts" / host.name / "instances")
+    return REMOTE_PATH
+
+
+def refresh(pool: Any) -> None:
+    """Have libvirt look at the directory again; where it is busy its knowledge stays a little old, which is fine."""
+    libvirt = load_libvirt()
+    try:
+        pool.refresh(0)
+    except libvirt.libvirtError:
+        if not pool.isActive():
+            raise
+
+
+def find_volume(pool: Any, name: str) -> Any | None:
+    """The volume, or None."""
+    try:
+        return pool.storageVolLookupByName(name)
+    except load_libvirt().libvirtError as error:
+        if is_gone(error):
+            return None
+        raise
+
+
+def volume_xml(name: str, capacity_bytes: int, disk_format: str, backing: tuple[str, str] | None = None) -> str:
+    """A sparse volume; `backing`: path and format of the image below it."""
+    volume = ET.Element("volume")
+    ET.SubElement(volume, "name").text = name
+    ET.SubElement(volume, "capacity", unit="bytes").text = str(capacity_bytes)
+    ET.SubElement(volume, "allocation", unit="bytes").text = "0"
+    ET.SubElement(ET.SubElement(volume, "target"), "format", type=disk_format)
+    if backing is not None:
+        below = ET.SubElement(volume, "backingStore")
+        ET.SubElement(below, "path").text = backing[0]
+        # Explicit, because a guest that may write the file below could choose what it is taken for.
+        ET.SubElement(below, "format", type=backing[1])
+    return ET.tostring(volume, encoding="unicode")
+
+
+def make_volume(pool: Any, name: str, capacity_bytes: int, disk_format: str = "raw", backing: tuple[str, str] | None = None) -> Any | None:
+    """Make the volume; None when there is one of that name."""
+    libvirt = load_libvirt()
+    try:
+        return pool.createXML(volume_xml(name, capacity_bytes, disk_format, backing), 0)
+    except libvirt.libvirtError as error:
+        if error.get_error_code() == libvirt.VIR_ERR_STORAGE_VOL_EXIST:
+            return None
+        if find_volume(pool, name) is None:
+            # A file that libvirt had not noticed, or that was there before the pool: let it look, then there is one.
+            refresh(pool)
+            if find_volume(pool, name) is None:
+                raise
+        return None
+
+
+def delete_volume(pool: Any, name: str) -> None:
+    """Delete the volume; gone is done. Waits for one that libvirt is still filling."""
+    libvirt = load_libvirt()
+    until = time.monotonic() + BUSY_SECONDS
+    while (volume := find_volume(pool, name)) is not None:
+        try:
+            volume.delete(0)
+        except libvirt.libvirtError as error:
+            if is_gone(error):
+                return
+            busy = error.get_error_code() == libvirt.VIR_ERR_OPERATION_INVALID  # still being allocated, or in use
+            if not busy or time.monotonic() > until:
+                if find_volume(pool, name) is None:
+                    return
+                raise
+            time.sleep(0.2)
+
+
+def physical_bytes(volume: Any) -> int:
+    """The length of the volume's file right now."""
+    libvirt = load_libvirt()
+    return int(volume.infoFlags(libvirt.VIR_STORAGE_VOL_GET_PHYSICAL)[2])
+
+
+def allocated_bytes(volume: Any) -> int:
+    """How much of the volume's file is on disk right now."""
+    return int(volume.info()[2])
+
+
+class Upload:
+    """A stream into a volume from an offset on. Nothing is certain to be there before `finish` has returned."""
+
+    def __init__(self, connection: Any, volume: Any, offset: int) -> None:
+        self._stream = connection.newStream(0)
+        volume.upload(self._stream, offset, 0, 0)
+        self.sent_bytes = 0
+
+    def send(self, chunk: Chunk) -> None:
+        """Send all of the chunk."""
+        view = memoryview(chunk)
+        while view:
+            sent = self._stream.send(bytes(view[:MESSAGE_BYTES]))
+            view = view[sent:]
+            self.sent_bytes += sent
+
+    def finish(self) -> None:
+        """Wait until libvirt has written everything."""
+        self._stream.finish()
+
+    def abort(self) -> None:
+        """Give the stream up; it may be broken already."""
+        try:
+            self._stream.abort()
+        except load_libvirt().libvirtError:
+            pass
+
+
+def write(connection: Any, volume: Any, data: bytes) -> None:
+    """Write the data at the volume's beginning."""
+    upload = Upload(connection, volume, 0)
+    try:
+        upload.send(data)
+    except BaseException:
+        upload.abort()
+        raise
+    upload.finish()
+
+
+def read_chunks(connection: Any, volume: Any, offset: int = 0, length: int = 0) -> Iterator[bytes]:
+    """Yield the volume's file from `offset`, `length` bytes at most; 0: to its end."""
+    stream = connection.newStream(0)
+    volume.download(stream, offset, length, 0)
+    try:
+        while chunk := stream.recv(MESSAGE_BYTES):
+            yield chunk
+    except BaseException:
+        try:
+            stream.abort()
+        except load_libvirt().libvirtError:
+            pass
+        raise
+    stream.finish()
+
+
+def read(connection: Any, volume: Any, offset: int = 0, length: int = 0) -> bytes:
+    """Like `read_chunks`, at once."""
+    return b"".join(read_chunks(connection, volume, offset, length))
