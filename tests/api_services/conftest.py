@@ -14,10 +14,8 @@ from hullwright.persistence.models import metadata
 @pytest.fixture(params=["sqlite", "postgresql"])
 def any_db(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
     """Each test that asks for it runs on both databases."""
-    if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path}/test.db"
-    else:
-        url = request.getfixturevalue("fresh_postgres_url")
+    sqlite = f"sqlite:///{tmp_path}/test.db"
+    url = sqlite if request.param == "sqlite" else request.getfixturevalue("fresh_postgres_url")
     yield from _open(url)
 
 

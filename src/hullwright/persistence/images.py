@@ -6,7 +6,7 @@ Not for: bytes; those lie in a directory, see `drivers/image/local`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import sqlalchemy as sa
@@ -15,7 +15,7 @@ from sqlalchemy.engine import Connection
 from hullwright.objects.errors import ImageInUse, ImageNotFound, ImageProtected
 from hullwright.objects.images import Image
 from hullwright.objects.states import OPEN_JOB_STATES
-from hullwright.persistence.database import Database
+from hullwright.persistence.database import Database, now
 from hullwright.persistence.models.images import images
 from hullwright.persistence.models.instances import instances
 from hullwright.persistence.models.jobs import jobs
@@ -60,17 +60,29 @@ def list_all(
 
 
 def update(conn: Connection, image_id: str, **changes: Any) -> None:
-    """Change columns of an image.
+    """Change columns of an image, and its time of change.
 
     Raises: ImageNotFound.
     """
-    if conn.execute(images.update().where(images.c.id == image_id).values(**changes)).rowcount == 0:
+    # While bytes arrive, the time says which upload the record belongs to: it stays.
+    touched = sa.case((images.c.status == "saving", images.c.updated_at), else_=now())
+    values = {"updated_at": touched, **changes}
+    if conn.execute(images.update().where(images.c.id == image_id).values(**values)).rowcount == 0:
         raise ImageNotFound(id=image_id)
 
 
-def swap_status(conn: Connection, image_id: str, expected: Sequence[str], **changes: Any) -> bool:
-    """Change columns, `status` among them, if the status is one of `expected`; False when it is not, or the image is gone."""
-    here = sa.and_(images.c.id == image_id, images.c.status.in_(expected))
+def begin_upload(conn: Connection, image_id: str, at: float) -> bool:
+    """Make the image's bytes this upload's, known by its time `at`; False when the image has bytes already, or is gone.
+
+    One that is saving may be taken over: either its upload was killed, or the directory's lock keeps the second one out.
+    """
+    here = sa.and_(images.c.id == image_id, images.c.status.in_(["queued", "saving"]))
+    return conn.execute(images.update().where(here).values(status="saving", updated_at=at)).rowcount == 1
+
+
+def end_upload(conn: Connection, image_id: str, began_at: float, **changes: Any) -> bool:
+    """Change columns, `status` among them; False when the image is gone or another upload has taken over."""
+    here = sa.and_(images.c.id == image_id, images.c.status == "saving", images.c.updated_at == began_at)
     return conn.execute(images.update().where(here).values(**changes)).rowcount == 1
 
 

@@ -1,0 +1,212 @@
+"""Images: list, create, show, change, delete. Their bytes are in `data`."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime
+from typing import Any
+
+import falcon
+import sqlalchemy as sa
+
+from hullwright.api.bodies import Body, read_json
+from hullwright.api.context import ApiContext, caller
+from hullwright.api.errors import HttpError
+from hullwright.api.image import patches
+from hullwright.api.image.access import changeable, check_visibility, listable, visible
+from hullwright.api.image.schemas import PROPERTY, READ_ONLY, UUID, WRITABLE
+from hullwright.api.image.views import image_view
+from hullwright.api.queries import boolean, integer, next_query, page_of, values
+from hullwright.drivers.image.local.store import ImageDirectory
+from hullwright.objects.images import Image
+from hullwright.persistence import images
+from hullwright.persistence.database import now
+from hullwright.persistence.models.images import images as table
+
+_DEFAULT_LIMIT = 25  # Glance's
+_CREATE = Body(None, {"id": UUID, **WRITABLE}, others=PROPERTY)
+_SORTABLE = {
+    name: patches.COLUMNS.get(name, name)
+    for name in ("id", "name", "status", "disk_format", "container_format", "created_at", "updated_at")
+} | {"size": "size_bytes"}
+_MATCHED = {name: table.c[name] for name in ("id", "name", "status", "disk_format", "container_format", "owner")}
+_KNOWN = {*_MATCHED, *READ_ONLY, *WRITABLE, "limit", "marker", "sort", "sort_key", "sort_dir", "tag", "size_min", "size_max"}
+_KNOWN |= {"member_status", "is_public"}
+
+
+class Images:
+    """GET and POST /v2/images."""
+
+    def __init__(self, context: ApiContext) -> None:
+        """Keep the parts."""
+        self._context = context
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """A page of the images that the caller may see and the query describes."""
+        page = page_of(req, _SORTABLE, default=("created_at", True), default_limit=_DEFAULT_LIMIT)
+        where = listable(caller(req), req.get_param("visibility")) + _filters(req)
+        wanted_tags = set(values(req, "tag"))
+        wanted = {name: value for name, value in req.params.items() if name not in _KNOWN}
+        # Tags and properties are not columns: with such a filter the rest of the list is read, then cut.
+        by_content = bool(wanted_tags or wanted)
+        with self._context.db.read() as conn:
+            try:
+                found = images.list_all(conn, where=where, sort=page.sort, marker=page.marker, limit=None if by_content else page.limit + 1)
+            except LookupError:
+                raise HttpError(400, f"Marker {page.marker} could not be found.") from None
+        if by_content:
+            found = [
+                image
+                for image in found
+                if wanted_tags <= set(image.tags) and all(image.properties.get(name) == value for name, value in wanted.items())
+            ]
+        body: dict[str, Any] = {
+            "images": [image_view(image) for image in found[: page.limit]],
+            "first": "/v2/images",
+            "schema": "/v2/schemas/images",
+        }
+        if len(found) > page.limit > 0:
+            body["next"] = f"/v2/images?{next_query(req, found[page.limit - 1].id)}"
+        resp.media = body
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """A record without bytes yet."""
+        given = _CREATE.check(_without_read_only(read_json(req)))
+        who = caller(req)
+        at = now()
+        owner = given.get("owner", who.project_id)
+        if not who.is_admin and owner != who.project_id:
+            raise HttpError(403, f"You are not permitted to create images owned by '{owner}'.")
+        visibility = given.get("visibility", "shared")
+        check_visibility(who, visibility)
+        image = Image(
+            id=given.get("id") or str(uuid.uuid4()),
+            name=given.get("name") or "",
+            status="queued",
+            disk_format=given.get("disk_format"),
+            container_format=given.get("container_format"),
+            min_disk_gb=given.get("min_disk", 0),
+            min_ram_mb=given.get("min_ram", 0),
+            visibility=visibility,
+            protected=given.get("protected", False),
+            owner=owner,
+            properties={name: value for name, value in given.items() if name not in WRITABLE and name != "id"},
+            tags=tuple(dict.fromkeys(given.get("tags", []))),
+            created_at=at,
+            updated_at=at,
+        )
+        with self._context.db.write() as conn:
+            if images.exists(conn, image.id):
+                raise HttpError(409, f"Image ID {image.id} already exists!")
+            images.create(conn, image)
+        resp.status = falcon.HTTP_201
+        resp.location = f"/image/v2/images/{image.id}"
+        resp.media = image_view(image)
+
+
+class ImageItem:
+    """GET, PATCH and DELETE /v2/images/{image_id}."""
+
+    def __init__(self, context: ApiContext, directory: ImageDirectory) -> None:
+        """Keep the parts."""
+        self._context = context
+        self._directory = directory
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response, image_id: str) -> None:
+        """The image."""
+        with self._context.db.read() as conn:
+            resp.media = image_view(visible(conn, caller(req), image_id))
+
+    def on_patch(self, req: falcon.Request, resp: falcon.Response, image_id: str) -> None:
+        """Change attributes; answers the whole image."""
+        media_type = (req.content_type or "").partition(";")[0].strip()
+        if media_type not in patches.MEDIA_TYPES:
+            raise HttpError(415, f"The body must be one of {', '.join(patches.MEDIA_TYPES)}.")
+        operations = read_json(req)
+        who = caller(req)
+        with self._context.db.write() as conn:
+            image = changeable(conn, who, image_id)
+            changes = patches.changes_of(image, operations)
+            if changes.get("visibility", image.visibility) != image.visibility:
+                check_visibility(who, changes["visibility"])
+            if changes.get("owner", image.owner) != image.owner and not who.is_admin:
+                raise HttpError(403, "You are not permitted to change the owner of this image.")
+            if changes:
+                images.update(conn, image_id, **changes)
+            image = images.get(conn, image_id)
+        resp.media = image_view(image)
+
+    def on_delete(self, req: falcon.Request, resp: falcon.Response, image_id: str) -> None:
+        """Delete the record, then the bytes: bytes without a record are garbage, a record without bytes would be a lie."""
+        with self._context.db.write() as conn:
+            changeable(conn, caller(req), image_id)
+            images.delete(conn, image_id)
+        self._directory.delete(image_id)
+        resp.status = falcon.HTTP_204
+
+
+def _without_read_only(given: Any) -> Any:
+    """Refuse what only the service may set.
+
+    Raises: HttpError 403.
+    """
+    if isinstance(given, dict):
+        for name in given:
+            if name in READ_ONLY and not (name == "os_hidden" and given[name] is False):
+                raise HttpError(403, f"Attribute '{name}' is read-only.")
+        return {name: value for name, value in given.items() if name != "os_hidden"}
+    return given
+
+
+def _filters(req: falcon.Request) -> list[sa.ColumnElement[bool]]:
+    """Conditions for the query's filters on columns.
+
+    Raises: HttpError 400.
+    """
+    where: list[sa.ColumnElement[bool]] = []
+    for name, column in _MATCHED.items():
+        for text in values(req, name):
+            if text.startswith("in:"):
+                where.append(column.in_([part.strip('"') for part in text[3:].split(",")]))
+            else:
+                where.append(column == text)
+    if (protected := req.get_param("protected")) is not None:
+        where.append(table.c.protected == boolean(protected, "protected"))
+    if (hidden := req.get_param("os_hidden")) is not None and boolean(hidden, "os_hidden"):
+        where.append(sa.false())  # no image is hidden
+    for name, column in (("min_disk", table.c.min_disk_gb), ("min_ram", table.c.min_ram_mb)):
+        if (number := integer(req, name)) is not None:
+            where.append(column == number)
+    if (number := integer(req, "size_min")) is not None:
+        where.append(table.c.size_bytes >= number)
+    if (number := integer(req, "size_max")) is not None:
+        where.append(table.c.size_bytes <= number)
+    for name in ("created_at", "updated_at"):
+        for text in values(req, name):
+            where.append(_time_filter(table.c[name], text))
+    return where
+
+
+def _time_filter(column: sa.Column[float], text: str) -> sa.ColumnElement[bool]:
+    """`gte:2026-01-31T12:00:00Z` and its like; without an operator it means the same second."""
+    operator, separator, time = text.partition(":")
+    if operator not in ("gt", "gte", "lt", "lte", "eq", "neq") or not separator:
+        operator, time = "eq", text
+    try:
+        moment = datetime.fromisoformat(time)
+    except ValueError:
+        raise HttpError(400, f"Invalid time '{time}': it must be ISO 8601.") from None
+    seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    same = sa.and_(column >= seconds, column < seconds + 1)
+    match operator:
+        case "gt":
+            return column >= seconds + 1
+        case "gte":
+            return column >= seconds
+        case "lt":
+            return column < seconds
+        case "lte":
+            return column < seconds + 1
+        case "neq":
+            return sa.not_(same)
+    return same
