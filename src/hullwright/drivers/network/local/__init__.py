@@ -1,0 +1,1 @@
+"""The embedded network service: libvirt networks, DHCP entries and filters on each host."""

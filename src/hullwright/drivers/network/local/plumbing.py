@@ -1,0 +1,199 @@
+"""libvirt networks and their DHCP entries on a host. Several conductors may work on one host at once.
+
+What somebody else made meanwhile counts as made; what is gone counts as removed. Of two DHCP entries that claim one MAC or one
+address the older is stale: the record of ports says whose an address is.
+Not for: deciding which networks and entries there should be (`driver`), nor how they look (`definition`).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from hullwright.drivers.libvirt_pool import is_gone, load_libvirt
+from hullwright.drivers.network.local.definition import (
+    FORWARD_MODES,
+    HostEntry,
+    bridge_addresses,
+    describe,
+    network_name,
+    network_xml,
+)
+from hullwright.objects.networks import Network
+
+_TRIES = 10  # of an update that others get in the way of
+_locks: dict[tuple[str, str], threading.Lock] = {}
+_locks_guard = threading.Lock()
+
+
+class Refused(Exception):
+    """The host's network is not one that the port can use; the text says why."""
+
+
+def one_at_a_time(uri: str, network_id: str) -> threading.Lock:
+    """Lock for a network on a host within this process: libvirt would have its callers wait anyhow, and fail when they race."""
+    with _locks_guard:
+        return _locks.setdefault((uri, network_id), threading.Lock())
+
+
+def ensure_network(connection: Any, network: Network, domain: str, lease_seconds: int) -> Any:
+    """Have the libvirt network defined, active and started with the host; answers it.
+
+    Raises: Refused, libvirtError.
+    """
+    found = _lookup(connection, network.id)
+    if found is None:
+        found = _define(connection, network, domain)
+    elif _differs(found, network):
+        found = _renew(connection, found, network, domain, lease_seconds)
+    if not found.isActive():
+        _start(found)
+    return found
+
+
+def ensure_entries(found: Any, wanted: Sequence[HostEntry], lease_seconds: int) -> None:
+    """Have exactly these DHCP entries for their MACs and addresses.
+
+    A name that another guest has already is replaced by host-<address>, for libvirt wants names to be unique.
+
+    Raises: libvirtError.
+    """
+    for entry in wanted:
+        _repeat(lambda entry=entry: _ensure_entry(found, entry, lease_seconds))  # type: ignore[misc]
+
+
+def remove_entries(connection: Any, network_id: str, macs: Sequence[str]) -> None:
+    """Have no DHCP entry for these MACs; a network that is not there has none.
+
+    Raises: libvirtError.
+    """
+    found = _lookup(connection, network_id)
+    if found is None:
+        return
+    wanted = {mac.lower() for mac in macs}
+    _repeat(lambda: _remove(found, lambda entry: entry.mac in wanted))
+
+
+def remove_network(connection: Any, network_id: str) -> None:
+    """Have nothing of the network on the host; guests that are still plugged into it lose their link.
+
+    Raises: libvirtError.
+    """
+    found = _lookup(connection, network_id)
+    if found is not None:
+        _forgive(found.destroy, lambda: not found.isActive())
+        _forgive(found.undefine, lambda: _lookup(connection, network_id) is None)
+
+
+def _lookup(connection: Any, network_id: str) -> Any:
+    try:
+        return connection.networkLookupByUUIDString(network_id)
+    except load_libvirt().libvirtError as error:
+        if is_gone(error):
+            return None
+        raise
+
+
+def _forgive(act: Callable[[], Any], done: Callable[[], bool]) -> None:
+    """Act; an error is none when what was wanted is so all the same, because somebody else did it."""
+    libvirt = load_libvirt()
+    try:
+        act()
+    except libvirt.libvirtError:
+        try:
+            if done():
+                return
+        except libvirt.libvirtError as error:
+            if is_gone(error):
+                return
+        raise
+
+
+def _define(connection: Any, network: Network, domain: str) -> Any:
+    xml = network_xml(network, domain)
+    _forgive(lambda: connection.networkDefineXML(xml), lambda: _lookup(connection, network.id) is not None)
+    found = connection.networkLookupByUUIDString(network.id)
+    try:
+        _start(found)
+    except load_libvirt().libvirtError:
+        # Its bridge or subnet is taken on this host. A definition that can never start would fail again at each boot of the host.
+        _forgive(found.undefine, lambda: _lookup(connection, network.id) is None)
+        raise
+    return found
+
+
+def _start(found: Any) -> None:
+    _forgive(found.create, lambda: bool(found.isActive()))
+    found.setAutostart(1)
+
+
+def _differs(found: Any, network: Network) -> bool:
+    is_so = describe(found.XMLDesc())
+    return is_so.mode != FORWARD_MODES[network.mode] or is_so.addresses != set(bridge_addresses(network))
+
+
+def _renew(connection: Any, found: Any, network: Network, domain: str, lease_seconds: int) -> Any:
+    """Give the network its changed subnets. libvirt can do that only by stopping it, so not under guests.
+
+    Raises: Refused, libvirtError.
+    """
+    entries = describe(found.XMLDesc(load_libvirt().VIR_NETWORK_XML_INACTIVE)).entries
+    if found.isActive():
+        if entries:
+            if set(bridge_addresses(network)) <= describe(found.XMLDesc()).addresses:
+                return found
+            raise Refused(f"the subnets of {network_name(network)} have changed, and guests still use it as it was")
+        _forgive(found.destroy, lambda: not found.isActive())
+    xml = network_xml(network, domain, entries, lease_seconds)
+    return connection.networkDefineXML(xml)
+
+
+def _repeat(act: Callable[[], None]) -> None:
+    """Act again when a change by somebody else came between looking and acting."""
+    libvirt = load_libvirt()
+    for tries_left in reversed(range(_TRIES)):
+        try:
+            act()
+            return
+        except libvirt.libvirtError as error:
+            if error.get_error_code() != libvirt.VIR_ERR_OPERATION_INVALID or not tries_left:
+                raise
+
+
+def _places(found: Any) -> list[tuple[int, tuple[HostEntry, ...]]]:
+    """The running network and its stored definition, as flags of an update, with the entries each has; one when they agree."""
+    libvirt = load_libvirt()
+    stored = describe(found.XMLDesc(libvirt.VIR_NETWORK_XML_INACTIVE)).entries
+    if not found.isActive():
+        return [(libvirt.VIR_NETWORK_UPDATE_AFFECT_CONFIG, stored)]
+    live = describe(found.XMLDesc()).entries
+    if set(live) == set(stored):
+        return [(libvirt.VIR_NETWORK_UPDATE_AFFECT_LIVE | libvirt.VIR_NETWORK_UPDATE_AFFECT_CONFIG, live)]
+    return [(libvirt.VIR_NETWORK_UPDATE_AFFECT_LIVE, live), (libvirt.VIR_NETWORK_UPDATE_AFFECT_CONFIG, stored)]
+
+
+def _update(found: Any, command: int, entry: HostEntry, lease_seconds: int, flags: int) -> None:
+    section = load_libvirt().VIR_NETWORK_SECTION_IP_DHCP_HOST
+    found.update(command, section, -1, entry.to_xml(lease_seconds), flags)
+
+
+def _ensure_entry(found: Any, wanted: HostEntry, lease_seconds: int) -> None:
+    libvirt = load_libvirt()
+    spare = f"host-{wanted.address.replace('.', '-')}"
+    for flags, entries in _places(found):
+        claims = [entry for entry in entries if entry.mac == wanted.mac or entry.address == wanted.address]
+        if [(entry.mac, entry.address) for entry in claims] == [(wanted.mac, wanted.address)] and claims[0].name in (wanted.name, spare):
+            continue
+        for entry in claims:
+            _update(found, libvirt.VIR_NETWORK_UPDATE_COMMAND_DELETE, entry, lease_seconds, flags)
+        taken = {entry.name for entry in entries if entry not in claims}
+        named = HostEntry(wanted.mac, wanted.address, spare if wanted.name in taken else wanted.name)
+        _update(found, libvirt.VIR_NETWORK_UPDATE_COMMAND_ADD_LAST, named, lease_seconds, flags)
+
+
+def _remove(found: Any, unwanted: Callable[[HostEntry], bool]) -> None:
+    libvirt = load_libvirt()
+    for flags, entries in _places(found):
+        for entry in filter(unwanted, entries):
+            _update(found, libvirt.VIR_NETWORK_UPDATE_COMMAND_DELETE, entry, 0, flags)
