@@ -49,7 +49,9 @@ def _meta_data(instance: Instance) -> dict[str, Any]:
 
 
 def _network_data(vifs: Sequence[Vif]) -> dict[str, Any]:
-    links, networks, services = [], [], []
+    links: list[dict[str, Any]] = []
+    networks: list[dict[str, Any]] = []
+    services: list[dict[str, Any]] = []
     for number, vif in enumerate(vifs):
         link = f"tap{vif.port_id[:11]}"
         links.append({"id": link, "vif_id": vif.port_id, "type": "bridge", "mtu": vif.mtu, "ethernet_mac_address": vif.mac_address})

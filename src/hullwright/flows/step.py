@@ -15,7 +15,8 @@ from typing import Any, ClassVar
 import orjson
 from taskflow import task
 
-from hullwright.objects.errors import BuildAbortException, HullwrightError, StepFailed
+from hullwright.objects.errors import BuildAbortException, HullwrightError, StepFailed, StoreUnavailable
+from hullwright.persistence.database import DatabaseUnavailable
 
 LOG = logging.getLogger(__name__)
 _MAX_RESULT_BYTES = 65_536  # larger things are referred to, not carried
@@ -46,6 +47,8 @@ def _guarded_execute(execute: Callable[..., Any]) -> Callable[..., Any]:
         try:
             result = execute(self, run=run, **kwargs)
             size_bytes = len(orjson.dumps(result))
+        except DatabaseUnavailable as error:
+            raise StoreUnavailable(error.text) from error  # the step goes on when the database is back; nothing is undone for that
         except HullwrightError as error:
             LOG.info("Job %s, step %s: %s: %s", run.job.uuid, self.name, type(error).__name__, error.text)
             raise
@@ -67,6 +70,8 @@ def _guarded_revert(revert: Callable[..., Any]) -> Callable[..., Any]:
         run.undoing = True
         try:
             return revert(self, run=run, **kwargs)
+        except DatabaseUnavailable as error:
+            raise StoreUnavailable(error.text) from error
         except HullwrightError as error:
             LOG.error("Job %s: undo of step %s failed: %s", run.job.uuid, self.name, error.text)
             raise

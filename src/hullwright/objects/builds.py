@@ -23,6 +23,7 @@ class Job(Record):
     fence: int = 0
     leases: int = 0  # how often it was leased; a job that crashes its conductor too often is parked
     cancel_requested: bool = False
+    seq: int = 0  # of its last step event
     progress: int = 0  # percent
     result: Any = None
     error: str | None = None

@@ -186,6 +186,12 @@ def destroy_book(connection: Connection, uuid: str) -> None:
         raise not_found("logbook", uuid)
 
 
+def destroy_flow(connection: Connection, uuid: str) -> None:
+    """Delete a flow and its atoms; gone is done."""
+    connection.execute(sa.delete(atoms).where(atoms.c.flow_uuid == uuid))
+    connection.execute(sa.delete(flows).where(flows.c.uuid == uuid))
+
+
 def clear(connection: Connection) -> None:
     """Delete everything of TaskFlow's."""
     for table in (atoms, flows, logbooks):

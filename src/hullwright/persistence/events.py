@@ -25,6 +25,14 @@ def list_for_jobs(connection: Connection, job_uuids: list[str]) -> list[StepEven
     return [StepEvent(**row) for row in connection.execute(query).mappings()]
 
 
+def count(connection: Connection, job_uuid: str, *, step: str, to_state: str) -> int:
+    """How often a step, or with an empty name the flow, came to a state."""
+    query = sa.select(sa.func.count()).where(
+        step_events.c.job_uuid == job_uuid, step_events.c.step == step, step_events.c.to_state == to_state
+    )
+    return int(connection.execute(query).scalar_one())
+
+
 def record_progress(db: Database, connection: Connection, *, job_uuid: str, step: str, done: int, total: int, unit: str) -> None:
     """Keep the latest figure of a long step."""
     row = {"job_uuid": job_uuid, "step": step, "done": done, "total": total, "unit": unit, "at": now()}

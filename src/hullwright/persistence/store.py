@@ -37,11 +37,11 @@ _UNTOLD_ATOM_STATES = frozenset({flow_states.PENDING, None})
 class FlowBuffer:
     """What a running flow has not yet written, and what its events need to know."""
 
-    def __init__(self, job: Job, scoped: frozenset[str], total_steps: int, seq: int) -> None:
+    def __init__(self, job: Job, scoped: frozenset[str], total_steps: int) -> None:
         self.job = job
         self.scoped = scoped  # names of the steps inside the retry loop
         self.total_steps = total_steps
-        self.seq = seq
+        self.seq = job.seq
         self.attempt = 0
         self.host: str | None = None  # where the present attempt acts
         self.lock = threading.RLock()
@@ -114,16 +114,11 @@ class FlowStore(base.Backend):  # type: ignore[misc]
         Steps that were under way when its last owner died get a RESUMED event, because TaskFlow tells none.
         Raises: StoreUnavailable.
         """
-        with self._mapped_outage(), self.db.read() as connection:
-            detail = _load_flow(connection, job.uuid)
-            seq = (
-                connection.execute(
-                    sa.select(sa.func.coalesce(sa.func.max(step_events.c.seq), 0)).where(step_events.c.job_uuid == job.uuid)
-                ).scalar_one()
-                if detail is not None
-                else 0
-            )
-        buffer = FlowBuffer(job, scoped, total_steps, seq)
+        detail = None
+        if job.seq > 0:  # something of it was written before
+            with self._mapped_outage(), self.db.read() as connection:
+                detail = _load_flow(connection, job.uuid)
+        buffer = FlowBuffer(job, scoped, total_steps)
         if detail is None:
             detail = models.FlowDetail(flow_name, job.uuid)
             detail.meta = meta

@@ -1,4 +1,4 @@
-"""Taking an instance apart. None of these steps has an undo: a delete only ever goes on, and each step finds its work done when it runs again."""
+"""Taking an instance apart. A delete only ever goes on: no step here has an undo, and each finds its work done when it runs again."""
 
 from __future__ import annotations
 

@@ -1,0 +1,26 @@
+"""Questions about a guest that only its host can answer. Their answers go to the job's row; they change nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from hullwright.flows.context import Shared
+from hullwright.objects.errors import Conflict
+from hullwright.persistence import instances
+
+
+def console_log(shared: Shared, inputs: Mapping[str, Any]) -> str:
+    """The end of a guest's console log. Inputs: instance_uuid, max_bytes.
+
+    Raises: InstanceNotFound, Conflict when it has no host, HypervisorUnavailable.
+    """
+    with shared.db.read() as connection:
+        instance = instances.get(connection, str(inputs["instance_uuid"]))
+    if instance.host is None:
+        raise Conflict(reason=f"Instance {instance.uuid} is not on a host yet.")
+    hypervisor = shared.drivers.virt(shared.host_ref(instance.host))
+    return hypervisor.console_log(instance.uuid, int(inputs.get("max_bytes") or 102_400)).decode("utf-8", "replace")
+
+
+QUERIES: dict[str, Callable[[Shared, Mapping[str, Any]], Any]] = {"console_log": console_log}

@@ -1,0 +1,171 @@
+"""The conductor: a service that leases jobs and drives them, each in a thread, until it is told to stop.
+
+It wakes at once when a job is posted, takes over the jobs of conductors that died, and on SIGTERM lets the steps under way end and hands
+the rest back. Not for: what a job does; see `runner.py` and `flows/`.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import hullwright
+from hullwright.conductor.heartbeat import Heartbeat
+from hullwright.conductor.hosts import HostMonitor
+from hullwright.conductor.runner import Runner
+from hullwright.conf import database as database_options
+from hullwright.drivers.registry import Drivers
+from hullwright.flows.context import Shared
+from hullwright.objects.builds import Job
+from hullwright.persistence import jobs
+from hullwright.persistence.database import Database, DatabaseUnavailable
+from hullwright.persistence.images import SqlImageStore
+from hullwright.persistence.ports import SqlPortStore
+from hullwright.persistence.store import FlowStore
+from hullwright.persistence.volumes import SqlVolumeStore
+from hullwright.persistence.wakeup import Wakeup
+from hullwright.scheduler.select import Scheduler
+
+LOG = logging.getLogger(__name__)
+_PARALLEL_STEPS = 3  # per job: network, volumes, image
+
+
+class Conductor:
+    """One conductor process's inside."""
+
+    def __init__(self, db: Database, conf: Any) -> None:
+        self._db = db
+        self._conf = conf
+        self._options = conf.conductor
+        self._stopping = threading.Event()
+        self._wakeup = Wakeup(db, conf.state_path)
+        drivers = Drivers(conf, ports=SqlPortStore(db), volumes=SqlVolumeStore(db), images=SqlImageStore(db))
+        self.shared = Shared(db, FlowStore(db), drivers, Scheduler(db, conf), conf)
+        self._heartbeat = Heartbeat(db, self._options.lease_seconds, hullwright.__version__, self._on_lease_lost)
+        self._threads = ThreadPoolExecutor(self._options.max_concurrent_jobs, thread_name_prefix="job")
+        self._step_pool = (
+            ThreadPoolExecutor(self._options.max_concurrent_jobs * _PARALLEL_STEPS, thread_name_prefix="step")
+            if self._options.engine == "parallel"
+            else None
+        )
+        self._runner = Runner(
+            self.shared,
+            lease_good=lambda job: self._heartbeat.is_good(job.owner),
+            draining=self._stopping.is_set,
+            pool=self._step_pool,
+        )
+        self._running: dict[Future[None], Job] = {}
+        self._hosts = HostMonitor(db, conf, drivers.virt)
+        self._look_for_orphans_at = 0.0
+
+    # --- Life --------------------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Serve until `stop`; then drain."""
+        self._wakeup.listen()
+        self._start_heartbeat()
+        self._hosts.start()
+        LOG.info("Conductor %s serves, up to %d jobs at a time", self._heartbeat.id, self._options.max_concurrent_jobs)
+        try:
+            while not self._stopping.is_set():
+                self._serve_once()
+        finally:
+            self._drain()
+
+    def stop(self, *_signal: Any) -> None:
+        """Have `run` drain and return. Safe in a signal handler."""
+        self._stopping.set()
+        self._wakeup.poke_self()
+
+    def _start_heartbeat(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self._heartbeat.start()
+                return
+            except DatabaseUnavailable as error:
+                LOG.warning("Waiting for the database: %s", error)
+                self._stopping.wait(1.0)
+
+    def _on_lease_lost(self) -> None:
+        """Our jobs notice at their next door; new ones are leased under the new id."""
+        self._wakeup.poke_self()
+
+    # --- Work --------------------------------------------------------------------------------------------------------------
+
+    def _serve_once(self) -> None:
+        """Lease what there is room for, then sleep until woken."""
+        free = self._options.max_concurrent_jobs - len(self._running)
+        leased = 0
+        if free > 0:
+            try:
+                leased = self._lease(free)
+            except DatabaseUnavailable as error:
+                LOG.warning("Cannot look for jobs: %s", error)
+                self._stopping.wait(0.5)
+        if leased == 0 or leased == free:
+            self._wakeup.wait(self._options.poll_interval)
+
+    def _lease(self, free: int) -> int:
+        batch: list[Job] = []
+        with self._db.read() as connection:
+            is_something_queued = jobs.leasable(connection, free)
+        look_for_orphans = time.monotonic() >= self._look_for_orphans_at
+        if is_something_queued or look_for_orphans:
+            with self._db.write() as connection:
+                if look_for_orphans:
+                    batch = jobs.lease(connection, self._heartbeat.id, free, orphans=True)
+                if len(batch) < free:
+                    batch += jobs.lease(connection, self._heartbeat.id, free - len(batch))
+        if look_for_orphans:
+            self._look_for_orphans_at = time.monotonic() + self._options.lease_seconds / 3
+        for job in batch:
+            if job.leases > 1:
+                LOG.info("Taking up job %s (%s), lease %d", job.uuid, job.kind, job.leases)
+            future = self._threads.submit(self._runner.run, job)
+            self._running[future] = job
+            future.add_done_callback(self._on_done)
+        return len(batch)
+
+    def _on_done(self, future: Future[None]) -> None:
+        job = self._running.pop(future, None)
+        error = future.exception()
+        if error is not None:
+            LOG.error("Job %s left its runner by %s", job.uuid if job else "?", type(error).__name__, exc_info=error)
+        # A place is free, and the job may have been in the way of the next one of its instance.
+        self._wakeup.poke_self()
+
+    def _drain(self) -> None:
+        LOG.info("Conductor %s drains %d job(s)", self._heartbeat.id, len(self._running))
+        deadline = time.monotonic() + self._options.drain_timeout
+        while self._running and time.monotonic() < deadline:
+            self._wakeup.wait(0.2)
+        for job in list(self._running.values()):
+            LOG.warning("Job %s (%s) is left to others: a step did not end in time", job.uuid, job.kind)
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        if self._step_pool is not None:
+            self._step_pool.shutdown(wait=False, cancel_futures=True)
+        self._hosts.stop()
+        self._heartbeat.stop()
+        self._wakeup.close()
+        self.shared.drivers.close()
+
+
+def run(conf: Any) -> None:
+    """Serve in this process until SIGTERM or SIGINT."""
+    db = Database(
+        database_options.url(conf),
+        synchronous=conf.database.sqlite_synchronous,
+        busy_timeout_seconds=conf.database.busy_timeout_seconds,
+        pool_size=max(conf.database.pool_size, conf.conductor.max_concurrent_jobs + 8),
+    )
+    conductor = Conductor(db, conf)
+    signal.signal(signal.SIGTERM, conductor.stop)
+    signal.signal(signal.SIGINT, conductor.stop)
+    try:
+        conductor.run()
+    finally:
+        db.close()

@@ -1,0 +1,54 @@
+"""[conductor]: how a conductor leases and runs jobs."""
+
+from __future__ import annotations
+
+from oslo_config import cfg
+
+GROUP = "conductor"
+OPTS = [
+    cfg.IntOpt(
+        "max_concurrent_jobs",
+        default=16,
+        min=1,
+        help="Jobs that one conductor drives at a time, each in a thread of its own. Most of a job's time is waiting for a hypervisor.",
+    ),
+    cfg.StrOpt(
+        "engine",
+        default="serial",
+        choices=["serial", "parallel"],
+        help="serial: the steps of one build run one after the other, for the least CPU. parallel: network, volumes and image of a "
+        "build are prepared side by side, for the shortest build where each of them waits.",
+    ),
+    cfg.FloatOpt(
+        "lease_seconds",
+        default=15.0,
+        min=1.0,
+        help="How long a conductor may be silent before others take over its jobs. It renews its lease three times as often.",
+    ),
+    cfg.FloatOpt(
+        "poll_interval",
+        default=2.0,
+        min=0.01,
+        help="Seconds between looks at the table of jobs when nobody woke the conductor. Wake-ups make new jobs start at once; this "
+        "finds jobs whose time has come, and those whose wake-up was lost.",
+    ),
+    cfg.IntOpt(
+        "max_leases",
+        default=5,
+        min=1,
+        help="A job that was leased this often without ever ending or being handed back has crashed its conductor each time; it is "
+        "parked as stuck with its evidence, for an operator to look at.",
+    ),
+    cfg.FloatOpt(
+        "drain_timeout",
+        default=60.0,
+        min=0.0,
+        help="Seconds that a stopping conductor waits for steps under way. What is not done by then is resumed by another conductor.",
+    ),
+    cfg.FloatOpt(
+        "retry_interval",
+        default=5.0,
+        min=0.1,
+        help="Seconds before work that must end, such as a delete, is tried again after a failure; doubled each time up to a minute.",
+    ),
+]
