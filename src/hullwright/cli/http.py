@@ -136,14 +136,13 @@ class Client:
 
 
 def _cause(error: BaseException) -> str:
-    """The innermost reason of a failed connection: requests and urllib3 wrap it three deep."""
-    while (error.args and isinstance(error.args[0], BaseException)) or getattr(error, "reason", None):
-        inner = getattr(error, "reason", None) or error.args[0]
-        if not isinstance(inner, BaseException):
-            break
-        error = inner
-    text = getattr(error, "strerror", None) or str(error.args[-1] if error.args else error)
-    return text.rpartition("] ")[2] if text.startswith("[Errno") else text
+    """The system's own word for a failed connection, where there is one: requests and urllib3 wrap it several deep."""
+    inner: BaseException | None = error
+    while inner is not None:
+        if isinstance(inner, OSError) and inner.strerror:
+            return inner.strerror
+        inner = inner.__cause__ or inner.__context__
+    return str(error)
 
 
 def _reason(response: requests.Response) -> str:

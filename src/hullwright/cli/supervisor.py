@@ -50,7 +50,7 @@ class Supervisor:
         self._out = out
         self.on_tick: Callable[[], None] | None = None  # about ten times a second while all is well
         self._selector = selectors.DefaultSelector()
-        self._width = max(len(child.name) for child in self.children)
+        self._width = max(len(name) for name in ("up", *(child.name for child in self.children)))
         self._stops = 0  # signals so far: the first drains, the second kills
         self._acted_on = 0
         self._failed = False

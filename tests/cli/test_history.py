@@ -1,0 +1,88 @@
+"""Step events become a history that a person reads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hullwright.cli.history import History
+
+BEGUN = 1_000.0
+
+
+def events(*changes: tuple[int, str, str, float], **last: Any) -> list[dict[str, Any]]:
+    """(attempt, step, state, second) as the Build API tells them; `last` adds to the last one."""
+    told: list[dict[str, Any]] = [
+        {"seq": number, "attempt": attempt, "step": step, "to_state": state, "at": BEGUN + second, "host": None, "result": None}
+        for number, (attempt, step, state, second) in enumerate(changes, 1)
+    ]
+    told[-1].update(last)
+    return told
+
+
+def test_a_step_that_ran_has_its_times() -> None:
+    history = History().apply_all(events((1, "claim", "PENDING", 0), (1, "claim", "RUNNING", 1), (1, "claim", "SUCCESS", 1.5)))
+    (run,) = history.runs
+    assert (run.title, run.state, run.started_at, run.seconds()) == ("claim", "SUCCESS", BEGUN + 1, 0.5)
+
+
+def test_a_pending_step_is_not_shown() -> None:
+    assert History().apply_all(events((0, "guard", "PENDING", 0))).runs == []
+
+
+def test_a_running_step_counts_until_now() -> None:
+    (run,) = History().apply_all(events((1, "spawn", "RUNNING", 0))).runs
+    assert run.seconds() is None
+    assert run.seconds(BEGUN + 7) == 7
+
+
+def test_an_undo_is_a_run_of_its_own() -> None:
+    history = History().apply_all(
+        events(
+            (1, "claim", "RUNNING", 0), (1, "claim", "SUCCESS", 1), (1, "spawn", "RUNNING", 1), (1, "spawn", "FAILURE", 2),
+            (1, "spawn", "REVERTING", 2), (1, "spawn", "REVERTED", 3), (1, "claim", "REVERTING", 3), (1, "claim", "REVERTED", 5),
+        )  # fmt: skip
+    )
+    assert [(run.title, run.state, run.seconds()) for run in history.runs] == [
+        ("claim", "SUCCESS", 1), ("spawn", "FAILURE", 1), ("undo spawn", "REVERTED", 1), ("undo claim", "REVERTED", 2),
+    ]  # fmt: skip
+
+
+def test_a_failure_says_which_error() -> None:
+    failed = {"error": "HostDiskFull", "message": "No space left on host a", "hint": "Free some"}
+    (run,) = History().apply_all(events((1, "spawn", "RUNNING", 0), (1, "spawn", "FAILURE", 1), result=failed)).runs
+    assert run.note == "HostDiskFull: No space left on host a"
+
+
+def test_the_same_step_of_another_attempt_is_another_run() -> None:
+    history = History().apply_all(
+        events((1, "claim", "RUNNING", 0), (1, "claim", "SUCCESS", 1), (2, "claim", "RUNNING", 2), (2, "claim", "SUCCESS", 3))
+    )
+    assert [run.attempt for run in history.runs] == [1, 2]
+
+
+def test_a_step_that_a_crash_cut_off_goes_on_in_the_same_run() -> None:
+    history = History().apply_all(
+        events((1, "fetch_image", "RUNNING", 0), (1, "fetch_image", "RESUMED", 10), (1, "fetch_image", "SUCCESS", 12))
+    )
+    (run,) = history.runs
+    assert (run.resumed, run.state, run.seconds()) == (1, "SUCCESS", 12)
+
+
+def test_an_event_told_twice_counts_once() -> None:
+    told = events((1, "claim", "RUNNING", 0), (1, "claim", "SUCCESS", 1))
+    history = History().apply_all(told).apply_all(told)
+    assert len(history.runs) == 1
+    assert history.seq == 2
+
+
+def test_progress_belongs_to_the_latest_run_of_its_step() -> None:
+    history = History().apply_all(events((1, "fetch_image", "RUNNING", 0)))
+    run = history.progress("fetch_image", 50, 100, "bytes")
+    assert run is history.runs[0]
+    assert (run.done, run.total) == (50, 100)
+    assert history.progress("spawn", 1, 2, "bytes") is None
+
+
+def test_states_of_the_flow_are_no_steps() -> None:
+    history = History().apply_all(events((0, "", "RUNNING", 0), (0, "", "SUCCESS", 1)))
+    assert (history.runs, history.flow_state) == ([], "SUCCESS")
