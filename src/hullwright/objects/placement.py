@@ -37,6 +37,8 @@ class PlacementReport(Record):
 
     def summary(self) -> str:
         """One sentence for a person: "0 of 3 hosts fit: 2 lack 4096 MB memory, 1 already tried: ..."."""
+        if not self.considered:
+            return "No host is registered: an operator has to add one."
         fit = self.considered - sum(r.count for r in self.rejections)
         text = f"{fit} of {self.considered} host{'s' if self.considered != 1 else ''} fit"
         if self.rejections:

@@ -7,7 +7,7 @@ Not for: choosing the host (`scheduler/`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -37,17 +37,27 @@ _drop = (
 _held = sa.select(allocations).where(allocations.c.instance_uuid == sa.bindparam("b_instance_uuid"))
 
 
-def claim(conn: Connection, *, instance_uuid: str, host_id: int, resources: Mapping[str, int], job_uuid: str | None = None) -> None:
+def claim(
+    conn: Connection,
+    *,
+    instance_uuid: str,
+    host_id: int,
+    resources: Mapping[str, int],
+    job_uuid: str | None = None,
+    or_keep_on: Collection[int] = (),
+) -> int:
     """Claim `resources` (resource class -> amount) of a host for an instance, all or nothing, in the caller's write transaction.
 
     The same claim found again is success. A claim on another host (or of another size) is given back in the same transaction,
-    so that an instance never holds two. When this raises, the transaction is as it was, and another host may be claimed in it;
-    only what the instance held elsewhere stays given back.
+    so that an instance never holds two; unless it is on one of the hosts `or_keep_on`: then it stays where it is.
+    When this raises, the transaction is as it was, and another host may be claimed in it; only what the instance held
+    elsewhere stays given back.
 
+    Returns the id of the host that the instance holds now.
     Raises: ComputeResourcesUnavailable naming what the host lacks.
     """
     if not resources:
-        return
+        return host_id
     rows: list[dict[str, object]] = [
         {
             "instance_uuid": instance_uuid,
@@ -62,15 +72,15 @@ def claim(conn: Connection, *, instance_uuid: str, host_id: int, resources: Mapp
     # One order of rows for everybody, and a savepoint that frees them when the host is left: no two claims can deadlock.
     conn.exec_driver_sql("SAVEPOINT claim")
     if _update_used(conn, _take, host_id, resources) == len(rows) and _insert(conn, rows) == len(rows):
-        return
+        return host_id
     conn.exec_driver_sql("ROLLBACK TO SAVEPOINT claim")
     held = held_by(conn, instance_uuid)
     if held is None:
         raise _unavailable(conn, host_id, resources)
-    if held.host_id == host_id and held.resources == dict(resources):
-        return
+    if held.resources == dict(resources) and held.host_id in {host_id, *or_keep_on}:
+        return held.host_id
     release(conn, instance_uuid)
-    claim(conn, instance_uuid=instance_uuid, host_id=host_id, resources=resources, job_uuid=job_uuid)
+    return claim(conn, instance_uuid=instance_uuid, host_id=host_id, resources=resources, job_uuid=job_uuid)
 
 
 def release(conn: Connection, instance_uuid: str) -> None:

@@ -1,0 +1,35 @@
+"""Claim: makes a selection hold, on its host or on the first alternate that still has room.
+
+Not for: choosing again when all of them filled up; `Scheduler.select(..., fresh=True)` does, and costs no attempt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sqlalchemy.engine import Connection
+
+from hullwright.objects.errors import ComputeResourcesUnavailable
+from hullwright.objects.placement import Selection
+from hullwright.persistence import allocations
+
+
+def claim_first(conn: Connection, selection: Selection, resources: Mapping[str, int], instance_uuid: str, job_uuid: str | None) -> str:
+    """Claim `resources` on the selected host, or walk down the alternates, in the caller's write transaction.
+
+    Returns the name of the host that holds the claim; one of the selection that held it already keeps it.
+    Raises: ComputeResourcesUnavailable when none has room any more; no claim is held then.
+    """
+    names = dict(zip((selection.host_id, *selection.alternate_ids), (selection.host, *selection.alternates), strict=True))
+    lost: ComputeResourcesUnavailable | None = None
+    for host_id in names:
+        try:
+            held_on = allocations.claim(
+                conn, instance_uuid=instance_uuid, host_id=host_id, resources=resources, job_uuid=job_uuid, or_keep_on=names
+            )
+        except ComputeResourcesUnavailable as error:
+            lost = lost or error
+        else:
+            return names[held_on]
+    assert lost is not None
+    raise lost

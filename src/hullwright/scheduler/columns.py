@@ -1,0 +1,255 @@
+"""Columns: what the scheduler knows of the hosts, one array per attribute, one position per host.
+
+A filter or a weigher is then a few operations on whole arrays, whatever the number of hosts. Columns are changed host by host
+(`put`, `drop`) or column by column (`set_...`); the cost follows what changed.
+Not for: reading the database (`snapshot`), nor for locking; whoever owns the columns sees to that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hullwright.objects.hosts import HostFacts
+
+Mask = NDArray[np.bool_]
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+NO_FACTS = HostFacts("", "", 0, 0, 0, 0, 0, cpu_arch="", virt_types=(), disk_formats=())
+
+
+@dataclass(frozen=True, slots=True)
+class HostRow:
+    """What is known of one host, apart from its resources."""
+
+    id: int
+    name: str
+    enabled: bool = True
+    forced_down: bool = False
+    availability_zone: str = "nova"
+    last_seen_at: float = 0.0
+    failed_builds: int = 0
+    facts: HostFacts | None = None
+
+
+def _resized(array: NDArray[Any], size: int) -> NDArray[Any]:
+    longer = np.zeros(size, dtype=array.dtype)
+    longer[: len(array)] = array
+    return longer
+
+
+class Labels:
+    """One word per host, held as a number, so that a comparison is one operation on the array."""
+
+    def __init__(self) -> None:
+        """Start without hosts."""
+        self.codes: Integers = np.zeros(0, dtype=np.int64)
+        self.words: dict[str, int] = {"": 0}
+
+    def equal(self, word: str) -> Mask:
+        """Which hosts have this word."""
+        equal: Mask = self.codes == self.words.get(word, -1)
+        return equal
+
+    def put(self, position: int, word: str) -> None:
+        """Give a host its word."""
+        self.codes[position] = self.words.setdefault(word, len(self.words))
+
+    def resize(self, size: int) -> None:
+        """Make room for hosts at the end."""
+        self.codes = _resized(self.codes, size)
+
+    def keep(self, mask: Mask) -> None:
+        """Drop the other hosts."""
+        self.codes = self.codes[mask]
+
+
+class Sets:
+    """A set of words per host, held as one array of truths per word."""
+
+    def __init__(self) -> None:
+        """Start without hosts."""
+        self.size = 0
+        self.holders: dict[str, Mask] = {}
+
+    def having(self, word: str) -> Mask:
+        """Which hosts have this word in their set."""
+        holders = self.holders.get(word)
+        return np.zeros(self.size, dtype=bool) if holders is None else holders
+
+    def put(self, position: int, words: Collection[str]) -> None:
+        """Give a host its set."""
+        for word in words:
+            if word not in self.holders:
+                self.holders[word] = np.zeros(self.size, dtype=bool)
+        for word, holders in self.holders.items():
+            holders[position] = word in words
+
+    def resize(self, size: int) -> None:
+        """Make room for hosts at the end."""
+        self.size = size
+        self.holders = {word: _resized(holders, size) for word, holders in self.holders.items()}
+
+    def keep(self, mask: Mask) -> None:
+        """Drop the other hosts."""
+        self.size = int(mask.sum())
+        self.holders = {word: holders[mask] for word, holders in self.holders.items()}
+
+
+class Resource:
+    """One resource class on all hosts; zeros where a host has none of it."""
+
+    def __init__(self, size: int) -> None:
+        """Start with nothing on `size` hosts."""
+        self.usable: Integers = np.zeros(size, dtype=np.int64)  # total - reserved: the most that one instance may have
+        self.capacity: Floats = np.zeros(size)  # usable x allocation ratio: the most that all instances together may have
+        self.used: Integers = np.zeros(size, dtype=np.int64)  # claimed, or chosen here and about to be claimed
+
+    @property
+    def free(self) -> Floats:
+        """What is left on each host; negative where the host shrank."""
+        return self.capacity - self.used
+
+    def fits(self, amount: int) -> Mask:
+        """Which hosts have room for `amount` more."""
+        fits: Mask = (self.used + amount <= self.capacity) & (amount <= self.usable)
+        return fits
+
+    def resize(self, size: int) -> None:
+        """Make room for hosts at the end."""
+        self.usable, self.capacity, self.used = (_resized(a, size) for a in (self.usable, self.capacity, self.used))
+
+    def keep(self, mask: Mask) -> None:
+        """Drop the other hosts."""
+        self.usable, self.capacity, self.used = self.usable[mask], self.capacity[mask], self.used[mask]
+
+
+_PLAIN = ("ids", "enabled", "forced_down", "last_seen_at", "failed_builds", "hypervisor_version")
+
+
+class Columns:
+    """All hosts. Every array has one entry per host, at the same position in all of them."""
+
+    def __init__(self, rows: Iterable[HostRow] = ()) -> None:
+        """Start with these hosts."""
+        self.names: list[str] = []
+        self.ids: Integers = np.zeros(0, dtype=np.int64)
+        self.enabled: Mask = np.zeros(0, dtype=bool)
+        self.forced_down: Mask = np.zeros(0, dtype=bool)
+        self.last_seen_at: Floats = np.zeros(0)
+        self.failed_builds: Integers = np.zeros(0, dtype=np.int64)
+        self.hypervisor_version: Integers = np.zeros(0, dtype=np.int64)
+        self.availability_zone = Labels()
+        self.cpu_arch = Labels()
+        self.hypervisor_type = Labels()  # in small letters
+        self.virt_types = Sets()
+        self.vm_modes = Sets()
+        self.disk_formats = Sets()
+        self.resources: dict[str, Resource] = {}
+        self._position_by_id: dict[int, int] = {}
+        self._position_by_name: dict[str, int] = {}
+        self.put(list(rows))
+
+    def __len__(self) -> int:
+        """How many hosts there are."""
+        return len(self.names)
+
+    def none(self) -> Mask:
+        """A mask that no host passes, to be filled in."""
+        return np.zeros(len(self), dtype=bool)
+
+    def all(self) -> Mask:
+        """A mask that every host passes, to be taken from."""
+        return np.ones(len(self), dtype=bool)
+
+    def position(self, name: str) -> int | None:
+        """Where a host is in the arrays."""
+        return self._position_by_name.get(name)
+
+    def position_of_id(self, host_id: int) -> int | None:
+        """Where a host is in the arrays."""
+        return self._position_by_id.get(host_id)
+
+    def positions(self, host_ids: Sequence[int]) -> Integers:
+        """Where these hosts are in the arrays; all of them must be there."""
+        return np.fromiter((self._position_by_id[host_id] for host_id in host_ids), dtype=np.int64, count=len(host_ids))
+
+    def named(self, names: Iterable[str]) -> Mask:
+        """Which hosts have one of these names; unknown names are nobody."""
+        mask = self.none()
+        mask[[at for name in names if (at := self.position(name)) is not None]] = True
+        return mask
+
+    def resource(self, resource_class: str) -> Resource:
+        """A resource class; one that no host has is all zeros."""
+        return self.resources.get(resource_class) or Resource(len(self))
+
+    # --- Changes ------------------------------------------------------------------------------------------------------
+
+    def put(self, rows: Sequence[HostRow]) -> None:
+        """Add hosts, and replace what is known of those that are there."""
+        new = [row for row in rows if row.id not in self._position_by_id]
+        if new:
+            size = len(self) + len(new)
+            for name in _PLAIN:
+                setattr(self, name, _resized(getattr(self, name), size))
+            for part in self._parts():
+                part.resize(size)
+            for position, row in enumerate(new, len(self)):
+                self._position_by_id[row.id] = position
+                self.names.append(row.name)
+        for row in rows:
+            self._put(self._position_by_id[row.id], row)
+
+    def drop(self, host_ids: Collection[int]) -> None:
+        """Forget hosts; those that follow move up."""
+        mask = ~np.isin(self.ids, list(host_ids))
+        for name in _PLAIN:
+            setattr(self, name, getattr(self, name)[mask])
+        for part in self._parts():
+            part.keep(mask)
+        self.names = [name for name, kept in zip(self.names, mask, strict=True) if kept]
+        self._position_by_id = {int(host_id): position for position, host_id in enumerate(self.ids)}
+        self._position_by_name = {name: position for position, name in enumerate(self.names)}
+
+    def set_resource(self, resource_class: str, positions: Any, total: Any, reserved: Any, ratio: Any, used: Any) -> None:
+        """Set one resource class of the hosts at `positions`; the other hosts keep theirs."""
+        resource = self.resources.setdefault(resource_class, Resource(len(self)))
+        usable = np.subtract(total, reserved)
+        resource.usable[positions] = usable
+        resource.capacity[positions] = usable * np.asarray(ratio)
+        resource.used[positions] = used
+
+    def _parts(self) -> list[Labels | Sets | Resource]:
+        words: list[Labels | Sets | Resource] = [
+            self.availability_zone,
+            self.cpu_arch,
+            self.hypervisor_type,
+            self.virt_types,
+            self.vm_modes,
+            self.disk_formats,
+        ]
+        return [*words, *self.resources.values()]
+
+    def _put(self, position: int, row: HostRow) -> None:
+        facts = row.facts or NO_FACTS
+        self._position_by_name.pop(self.names[position], None)
+        self._position_by_name[row.name] = position
+        self.names[position] = row.name
+        self.ids[position] = row.id
+        self.enabled[position] = row.enabled
+        self.forced_down[position] = row.forced_down
+        self.last_seen_at[position] = row.last_seen_at
+        self.failed_builds[position] = row.failed_builds
+        self.hypervisor_version[position] = facts.hypervisor_version
+        self.availability_zone.put(position, row.availability_zone)
+        self.cpu_arch.put(position, facts.cpu_arch)
+        self.hypervisor_type.put(position, facts.hypervisor_type.lower())
+        self.virt_types.put(position, facts.virt_types)
+        self.vm_modes.put(position, facts.extra.get("vm_modes", "hvm").split(",") if row.facts else ())
+        self.disk_formats.put(position, facts.disk_formats)

@@ -1,0 +1,160 @@
+"""Scheduler: one host and its alternates for a request, with the reasons of the hosts that were not it.
+
+Filters take hosts away, weighers order the rest. What is chosen is not claimed yet: `claim` does that, exactly.
+Not for: what a filter or weigher looks at; each is a file of its own.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hullwright.objects.errors import NoValidHost
+from hullwright.objects.instances import RequestSpec
+from hullwright.objects.placement import PlacementReport, Rejection, Selection, WeighedHost
+from hullwright.persistence.database import Database, now
+from hullwright.scheduler import filters, weighers
+from hullwright.scheduler.columns import Columns, Floats, Integers, Mask
+from hullwright.scheduler.filters import Filter, destination, retry
+from hullwright.scheduler.request import Request
+from hullwright.scheduler.snapshot import Snapshot
+from hullwright.scheduler.weighers import Weigher
+
+REASONS_MAX = 12  # told in a report; the hosts of the rest are counted together
+SAMPLE_MAX = 5  # hosts named per reason
+CANDIDATES_MAX = 10  # hosts named with their weights
+
+_ALWAYS = Filter("destination", destination.check)
+_FORCED = [_ALWAYS, Filter("retry", retry.check)]  # a forced host skips all else, but is not tried twice
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What filters left: where they are, and why the others are not."""
+
+    passing: Mask
+    rejections: tuple[Rejection, ...]
+
+
+class Scheduler:
+    """Chooses hosts. One per process: what it chose counts at once for what it chooses next, from whatever thread."""
+
+    def __init__(self, db: Database, conf: Any) -> None:
+        """Load the filters and weighers that the configuration names.
+
+        Raises: UnknownPlugin.
+        """
+        self._conf = conf
+        self._filters = [_ALWAYS, *filters.load(conf.scheduler.enabled_filters)]
+        self._weighers = weighers.load(conf.scheduler.weight_classes, conf)
+        self._snapshot = Snapshot(db)
+        self._lock = threading.Lock()
+
+    def select(self, spec: RequestSpec, tried: Mapping[str, str], *, fresh: bool = False) -> Selection:
+        """Choose a host for `spec`, none of `tried` (host -> why it failed there), and alternates for when it fills up meanwhile.
+
+        `fresh`: read the hosts anew first, as after a claim that was lost.
+
+        Raises: NoValidHost, with the reasons as its text and the whole `report`. It is never said on an old view.
+        """
+        request = Request(spec, spec.resources(), tried, now(), self._conf)
+        with self._lock:
+            self._snapshot.forget_choice(spec.instance_uuid)  # an earlier attempt's
+            was_read = self._snapshot.refresh(0.0 if fresh else self._conf.scheduler.snapshot_max_age_seconds)
+            hosts = self._snapshot.columns
+            outcome = self._filter(hosts, request)
+            if not outcome.passing.any() and not (was_read and not self._snapshot.has_choices()):
+                self._snapshot.refresh(0.0, count_choices=False)
+                outcome = self._filter(hosts, request)
+            if not outcome.passing.any():
+                raise _no_valid_host(PlacementReport(len(hosts), None, outcome.rejections))
+            weights = weigh(hosts, request, outcome.passing, self._weighers)
+            selection = self._choose(hosts, spec, weights, outcome)
+            self._snapshot.note_choice(spec.instance_uuid, selection.host_id, request.resources)
+        return selection
+
+    def claimed(self, instance_uuid: str) -> None:
+        """The choice for this instance is committed as a claim, or given up: it need not be counted apart any more."""
+        with self._lock:
+            self._snapshot.settle_choice(instance_uuid)
+
+    def _filter(self, hosts: Columns, request: Request) -> Outcome:
+        return apply_filters(hosts, request, _FORCED if request.spec.force_host else self._filters)
+
+    def _choose(self, hosts: Columns, spec: RequestSpec, weights: Floats, outcome: Outcome) -> Selection:
+        options = self._conf.scheduler
+        wanted = max(spec.max_attempts, options.host_subset_size, CANDIDATES_MAX)
+        order = best(weights, wanted)
+        if options.shuffle_best_same_weighed_hosts:
+            equals = np.flatnonzero(weights == weights[order[0]])
+            first = int(random.choice(equals))
+            order = np.concatenate(([first], order[order != first]))
+        chosen = int(order[random.randrange(min(options.host_subset_size, len(order)))]) if options.host_subset_size > 1 else int(order[0])
+        positions = np.flatnonzero(outcome.passing)
+        ordered = [int(positions[i]) for i in order]
+        at = int(positions[chosen])
+        alternates = [position for position in ordered if position != at][: spec.max_attempts - 1]
+        candidates = tuple(WeighedHost(hosts.names[int(positions[i])], round(float(weights[i]), 6)) for i in order[:CANDIDATES_MAX])
+        report = PlacementReport(len(hosts), hosts.names[at], outcome.rejections, candidates)
+        return Selection(
+            host=hosts.names[at],
+            host_id=int(hosts.ids[at]),
+            alternates=tuple(hosts.names[position] for position in alternates),
+            alternate_ids=tuple(int(hosts.ids[position]) for position in alternates),
+            report=report,
+        )
+
+
+def apply_filters(hosts: Columns, request: Request, chain: list[Filter]) -> Outcome:
+    """Which hosts pass all filters of the chain; every other host is counted under the first verdict that it fails."""
+    passing = hosts.all()
+    fallen: list[Rejection] = []
+    for each in chain:
+        for mask, reason in each.check(hosts, request):
+            falls = passing & ~mask
+            count = int(np.count_nonzero(falls))
+            if count:
+                sample = tuple(hosts.names[position] for position in np.flatnonzero(falls)[:SAMPLE_MAX])
+                fallen.append(Rejection(each.name, reason, count, sample))
+                passing &= mask
+    fallen.sort(key=lambda rejection: -rejection.count)
+    if len(fallen) > REASONS_MAX:
+        rest = fallen[REASONS_MAX - 1 :]
+        sample = tuple(name for rejection in rest for name in rejection.hosts)[:SAMPLE_MAX]
+        fallen[REASONS_MAX - 1 :] = [Rejection("various", "for other reasons", sum(r.count for r in rest), sample)]
+    return Outcome(passing, tuple(fallen))
+
+
+def weigh(hosts: Columns, request: Request, passing: Mask, chain: list[Weigher]) -> Floats:
+    """The summed weight of each passing host, in their order."""
+    positions = np.flatnonzero(passing)
+    total = np.zeros(len(positions))
+    for each in chain:
+        raw = each.weigh(hosts, request)[positions]
+        lowest, highest = float(raw.min()), float(raw.max())
+        if highest > lowest:
+            total += each.multiplier * (raw - lowest) / (highest - lowest)
+    return total
+
+
+def best(weights: Floats, wanted: int) -> Integers:
+    """Positions of the `wanted` largest weights, largest first; among equals the first ones. Does not sort the rest."""
+    if len(weights) <= max(wanted, 64):
+        return np.argsort(-weights, kind="stable")[:wanted]
+    threshold = np.partition(weights, len(weights) - wanted)[len(weights) - wanted]
+    above = np.flatnonzero(weights > threshold)
+    equal = np.flatnonzero(weights == threshold)[: wanted - len(above)]
+    some = np.sort(np.concatenate((above, equal)))
+    order: Integers = some[np.argsort(-weights[some], kind="stable")]
+    return order
+
+
+def _no_valid_host(report: PlacementReport) -> NoValidHost:
+    error = NoValidHost(reason=report.summary())
+    error.report = report
+    return error

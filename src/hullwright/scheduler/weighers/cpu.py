@@ -1,0 +1,13 @@
+"""Prefers hosts with more free virtual CPUs."""
+
+from __future__ import annotations
+
+from hullwright.scheduler.columns import Columns, Floats
+from hullwright.scheduler.request import Request
+
+MULTIPLIER = "cpu_weight_multiplier"
+
+
+def weigh(hosts: Columns, request: Request) -> Floats:
+    """Free virtual CPUs, allocation ratio counted."""
+    return hosts.resource("VCPU").free

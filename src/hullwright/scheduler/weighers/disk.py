@@ -1,0 +1,13 @@
+"""Prefers hosts with more free disk."""
+
+from __future__ import annotations
+
+from hullwright.scheduler.columns import Columns, Floats
+from hullwright.scheduler.request import Request
+
+MULTIPLIER = "disk_weight_multiplier"
+
+
+def weigh(hosts: Columns, request: Request) -> Floats:
+    """Free disk in GB, allocation ratio counted."""
+    return hosts.resource("DISK_GB").free

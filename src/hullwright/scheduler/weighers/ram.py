@@ -1,0 +1,13 @@
+"""Prefers hosts with more free memory."""
+
+from __future__ import annotations
+
+from hullwright.scheduler.columns import Columns, Floats
+from hullwright.scheduler.request import Request
+
+MULTIPLIER = "ram_weight_multiplier"
+
+
+def weigh(hosts: Columns, request: Request) -> Floats:
+    """Free memory in MB, allocation ratio counted."""
+    return hosts.resource("MEMORY_MB").free
