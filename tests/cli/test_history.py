@@ -38,13 +38,22 @@ def test_a_running_step_counts_until_now() -> None:
 def test_an_undo_is_a_run_of_its_own() -> None:
     history = History().apply_all(
         events(
-            (1, "claim", "RUNNING", 0), (1, "claim", "SUCCESS", 1), (1, "spawn", "RUNNING", 1), (1, "spawn", "FAILURE", 2),
-            (1, "spawn", "REVERTING", 2), (1, "spawn", "REVERTED", 3), (1, "claim", "REVERTING", 3), (1, "claim", "REVERTED", 5),
-        )  # fmt: skip
+            (1, "claim", "RUNNING", 0),
+            (1, "claim", "SUCCESS", 1),
+            (1, "spawn", "RUNNING", 1),
+            (1, "spawn", "FAILURE", 2),
+            (1, "spawn", "REVERTING", 2),
+            (1, "spawn", "REVERTED", 3),
+            (1, "claim", "REVERTING", 3),
+            (1, "claim", "REVERTED", 5),
+        )
     )
     assert [(run.title, run.state, run.seconds()) for run in history.runs] == [
-        ("claim", "SUCCESS", 1), ("spawn", "FAILURE", 1), ("undo spawn", "REVERTED", 1), ("undo claim", "REVERTED", 2),
-    ]  # fmt: skip
+        ("claim", "SUCCESS", 1),
+        ("spawn", "FAILURE", 1),
+        ("undo spawn", "REVERTED", 1),
+        ("undo claim", "REVERTED", 2),
+    ]
 
 
 def test_a_failure_says_which_error() -> None:

@@ -39,7 +39,7 @@ class Answers(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(answer)
 
-    do_GET = do_POST = do_PUT = do_DELETE = _answer
+    do_GET = do_POST = do_PUT = do_DELETE = _answer  # noqa: N815  (http.server wants these names)
 
     def log_message(self, format: str, *args: Any) -> None:
         """Silence."""

@@ -15,7 +15,13 @@ import pytest
 from hullwright.cli import supervisor as supervisor_module
 from hullwright.cli.supervisor import Child, Supervisor
 
-STAYS = "import signal\nsignal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])\nprint('ready', flush=True)\nsignal.sigwait([signal.SIGTERM])\nprint('drained', flush=True)"
+STAYS = """
+import signal
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+print('ready', flush=True)
+signal.sigwait([signal.SIGTERM])
+print('drained', flush=True)
+"""
 DEAF = "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint('ready', flush=True)\ntime.sleep(60)"
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import logging
 import os
 import signal
 import sys
+from typing import Any
 
 from hullwright.cli.base import LocalCommand
 
@@ -25,12 +27,23 @@ def end_with_supervisor() -> None:
         sys.exit(1)
 
 
+def log_to_stderr(conf: Any) -> None:
+    """A service's own log: one line per message with its time, from the configured level on; tracebacks are kept whole."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(logging.WARNING)  # other people's libraries
+    logging.getLogger("hullwright").setLevel(conf.log_level)
+
+
 class Api(LocalCommand):
     """Run the API in the foreground, until SIGTERM or Ctrl-C"""
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
         """Serve."""
         end_with_supervisor()
+        log_to_stderr(self.conf)
         from hullwright.api import server
 
         server.serve(self.conf)
@@ -39,9 +52,10 @@ class Api(LocalCommand):
 class Conductor(LocalCommand):
     """Run a conductor in the foreground, until SIGTERM or Ctrl-C; several may run at once"""
 
-    def take_action(self, parsed_args: argparse.Namespace) -> int | None:
+    def take_action(self, parsed_args: argparse.Namespace) -> None:
         """Lease jobs and run them; steps under way end before it stops."""
         end_with_supervisor()
+        log_to_stderr(self.conf)
         from hullwright.conductor import service
 
-        return service.run(self.conf)
+        service.run(self.conf)
