@@ -40,7 +40,12 @@ class Description:
 
     mode: str | None
     addresses: frozenset[str]  # of the bridge: 192.0.2.1/24
-    entries: tuple[HostEntry, ...]
+    entries: tuple[HostEntry, ...]  # of ports
+
+
+# Without any entry libvirt runs dnsmasq without DHCP, and stops and starts it when the first comes and the last goes. So there is
+# always one, for a MAC that no card has and the bridge's own address.
+PLACEHOLDER_MAC = "02:00:00:00:00:00"
 
 
 def network_name(network: Network) -> str:
@@ -87,9 +92,10 @@ def network_xml(network: Network, domain: str, entries: Sequence[HostEntry] = ()
         ip, prefix = address.split("/")
         family = "ipv6" if subnet.ip_version == 6 else "ipv4"
         element = ET.SubElement(root, "ip", family=family, address=ip, prefix=prefix)
-        if subnet is dhcp_subnet(network) and entries:
+        if subnet is dhcp_subnet(network):
             dhcp = ET.SubElement(element, "dhcp")
-            dhcp.extend(ET.fromstring(entry.to_xml(lease_seconds)) for entry in entries)
+            held = [HostEntry(PLACEHOLDER_MAC, ip, None), *entries]
+            dhcp.extend(ET.fromstring(entry.to_xml(lease_seconds)) for entry in held)
     return ET.tostring(root, encoding="unicode")
 
 
@@ -103,9 +109,8 @@ def describe(xml: str) -> Description:
         if prefix is None:
             prefix = str(ipaddress.ip_network(f"0.0.0.0/{ip.get('netmask', '255.255.255.0')}").prefixlen)
         addresses.add(f"{ip.get('address')}/{prefix}")
-    entries = tuple(
-        HostEntry((host.get("mac") or "").lower(), host.get("ip") or "", host.get("name")) for host in root.iterfind("ip/dhcp/host")
-    )
+    hosts = (HostEntry((host.get("mac") or "").lower(), host.get("ip") or "", host.get("name")) for host in root.iterfind("ip/dhcp/host"))
+    entries = tuple(entry for entry in hosts if entry.mac != PLACEHOLDER_MAC)
     return Description(None if forward is None else forward.get("mode", "nat"), frozenset(addresses), entries)
 
 

@@ -72,7 +72,8 @@ class LocalNetworkDriver(NetworkDriver):
                 return
             entries = [entry for port in ports if (entry := entry_of(network, port, hostname)) is not None]
             with plumbing.one_at_a_time(host.uri, network.id):
-                found = plumbing.ensure_network(connection, network, self._conf.network.dhcp_domain, lease_seconds)
+                domain = self._conf.network.dhcp_domain
+                found = plumbing.ensure_network(connection, network, domain, lease_seconds, entries)
                 plumbing.ensure_entries(found, entries, lease_seconds)
 
     def unplug(self, host: HostRef, instance_uuid: str) -> None:

@@ -37,14 +37,14 @@ def one_at_a_time(uri: str, network_id: str) -> threading.Lock:
         return _locks.setdefault((uri, network_id), threading.Lock())
 
 
-def ensure_network(connection: Any, network: Network, domain: str, lease_seconds: int) -> Any:
-    """Have the libvirt network defined, active and started with the host; answers it.
+def ensure_network(connection: Any, network: Network, domain: str, lease_seconds: int, entries: Sequence[HostEntry] = ()) -> Any:
+    """Have the libvirt network defined, active and started with the host; answers it. A new one has `entries` from its start.
 
     Raises: Refused, libvirtError.
     """
     found = _lookup(connection, network.id)
     if found is None:
-        found = _define(connection, network, domain)
+        found = _define(connection, network_xml(network, domain, entries, lease_seconds), network.id)
     elif _differs(found, network):
         found = _renew(connection, found, network, domain, lease_seconds)
     if not found.isActive():
@@ -110,15 +110,14 @@ def _forgive(act: Callable[[], Any], done: Callable[[], bool]) -> None:
         raise
 
 
-def _define(connection: Any, network: Network, domain: str) -> Any:
-    xml = network_xml(network, domain)
-    _forgive(lambda: connection.networkDefineXML(xml), lambda: _lookup(connection, network.id) is not None)
-    found = connection.networkLookupByUUIDString(network.id)
+def _define(connection: Any, xml: str, network_id: str) -> Any:
+    _forgive(lambda: connection.networkDefineXML(xml), lambda: _lookup(connection, network_id) is not None)
+    found = connection.networkLookupByUUIDString(network_id)
     try:
         _start(found)
     except load_libvirt().libvirtError:
         # Its bridge or subnet is taken on this host. A definition that can never start would fail again at each boot of the host.
-        _forgive(found.undefine, lambda: _lookup(connection, network.id) is None)
+        _forgive(found.undefine, lambda: _lookup(connection, network_id) is None)
         raise
     return found
 
