@@ -31,7 +31,7 @@ SEGMENT_SECONDS_LONGEST = 5.0
 WAIT_SECONDS = 0.25
 
 
-class _Superseded(Exception):  # noqa: N818  not an error: somebody took over, so we wait
+class _Superseded(Exception):
     """Somebody else has the transfer now."""
 
 
@@ -134,6 +134,8 @@ class _Transfer:
     def _open_source(self) -> Iterator[bytes]:
         """The bytes that are missing; the first ones are looked at before any is sent."""
         record = self.entry.record
+        if record.done_bytes == self.image.size_bytes:
+            return iter(())
         if record.done_bytes:
             return iter(self.source.read(self.image, record.done_bytes))
         chunks = iter(self.source.read(self.image, 0))

@@ -1,0 +1,180 @@
+"""The virt driver for hosts behind libvirt: the contract's calls, each in terms of this package's parts.
+
+Not for: details. Images are in image_cache.py, disks in disks.py, the domain's XML in domain_xml.py, its power in domains.py.
+No state is kept but connections: any process may make the next call.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Any
+
+from hullwright.drivers.libvirt_pool import LibvirtPool
+from hullwright.drivers.virt.contract import ImageSource, ReportProgress, VirtDriver
+from hullwright.drivers.virt.libvirt import capabilities, config_drive, disks, domain_xml, domains, storage
+from hullwright.drivers.virt.libvirt.image_transfer import ImageCache
+from hullwright.objects.errors import HypervisorError, InstanceNotFound
+from hullwright.objects.guests import GuestInfo, GuestSpec
+from hullwright.objects.hosts import HostFacts, HostRef
+from hullwright.objects.images import CachedImage, Image
+from hullwright.objects.states import PowerState
+
+MIB = 1024**2
+GIB = 1024**3
+
+
+class LibvirtDriver(VirtDriver):
+    """One host behind libvirt."""
+
+    def __init__(self, host: HostRef, conf: Any) -> None:
+        """`conf`: the options object; [libvirt] and state_path are read."""
+        self._host = host
+        self._options = conf.libvirt
+        self._connections = LibvirtPool.shared()
+        path = storage.pool_path(host, self._options.pool_path, conf.state_path)
+        self._pool = storage.HostPool(self._options.pool_name, path)
+        self._images = ImageCache(host, self._pool, self._connections, self._options.image_stale_seconds)
+
+    # --- the host ---------------------------------------------------------------------------------------------------
+
+    def facts(self) -> HostFacts:
+        """See VirtDriver.facts."""
+        with self._connection("read facts") as connection:
+            can = capabilities.read(connection)
+            _model, memory_mb, vcpus, *_rest = connection.getInfo()
+            pool = self._pool.ensure(connection)
+            storage.refresh(pool)  # the room that is left is only counted then
+            _state, capacity_bytes, _allocated, free_bytes = pool.info()
+            return HostFacts(
+                hostname=connection.getHostname(),
+                hypervisor_type="KVM" if "kvm" in can.virt_types else "QEMU",
+                hypervisor_version=connection.getVersion(),
+                vcpus=vcpus,
+                memory_mb=memory_mb,
+                disk_gb=capacity_bytes // GIB,
+                disk_free_gb=free_bytes // GIB,
+                cpu_model=can.cpu_model,
+                cpu_arch=can.arch,
+                cpu_features=can.cpu_features,
+                virt_types=can.virt_types,
+                machine_types=can.machine_types,
+                disk_formats=("raw", "qcow2"),
+                host_ip=capabilities.host_ip(self._host, self._options.host_ip),
+                extra={"libvirt_version": str(connection.getLibVersion()), "host_uuid": can.uuid, "pool": pool.name()},
+            )
+
+    def guests(self) -> list[GuestInfo]:
+        """See VirtDriver.guests."""
+        with self._connection("list guests") as connection:
+            return domains.list_all(connection)
+
+    def leftovers(self) -> list[str]:
+        """See VirtDriver.leftovers."""
+        with self._connection("list disks") as connection:
+            pool = self._pool.find(connection)
+            return disks.owners(pool) if pool is not None else []
+
+    # --- making and unmaking ----------------------------------------------------------------------------------------
+
+    def ensure_image(self, image: Image, source: ImageSource, progress: ReportProgress) -> CachedImage:
+        """See VirtDriver.ensure_image."""
+        return self._images.ensure(image, source, progress)
+
+    def spawn(self, guest: GuestSpec) -> None:
+        """See VirtDriver.spawn. A domain is defined when its disks are whole, so finding one means that only starting is left."""
+        with self._connection(f"spawn {guest.name}") as connection:
+            domain = domains.find(connection, guest.uuid)
+            if domain is None:
+                domain = connection.defineXML(self._make_disks(connection, guest))
+            domains.start(domain)
+
+    def _make_disks(self, connection: Any, guest: GuestSpec) -> str:
+        """Have all files of the guest on the host; answers its domain XML."""
+        drive = config_drive.build(guest.config_drive_files) if guest.config_drive_files is not None else None
+        wanted = disks.plan(guest, self._options.images_type, len(drive) if drive is not None else None)
+        settings = self._settings(connection)
+        pool = self._pool.ensure(connection)
+        made = []
+        for disk in wanted:
+            content = drive if disk.suffix == disks.CONFIG_DRIVE else None
+            made.append((disk, disks.make(connection, pool, guest.uuid, disk, content)))
+        return domain_xml.build(guest, settings, made, disks.make_console_log(pool, guest.uuid))
+
+    def _settings(self, connection: Any) -> domain_xml.Settings:
+        options = self._options
+        can = capabilities.read(connection)
+        virt_type = can.virt_types[0] if options.virt_type == "auto" else options.virt_type
+        cpu_mode = options.cpu_mode
+        if cpu_mode == "auto":
+            cpu_mode = "host-model" if virt_type == "kvm" else "none"
+        return domain_xml.Settings(
+            virt_type=virt_type,
+            arch=can.arch,
+            cpu_mode=cpu_mode,
+            cpu_model=options.cpu_model,
+            machine_type=options.machine_type,
+            tb_cache_mb=options.tb_cache_mb,
+            disk_cache=options.disk_cache,
+            vnc_listen=str(options.vnc_listen) if options.vnc_enabled else None,
+            memory_stats_seconds=options.memory_stats_seconds,
+            pcie_root_ports=options.pcie_root_ports,
+        )
+
+    def destroy(self, uuid: str) -> None:
+        """See VirtDriver.destroy. The domain goes first: while it is there, it may use its files."""
+        with self._connection(f"destroy {uuid}") as connection:
+            domain = domains.find(connection, uuid)
+            if domain is not None:
+                if not domains.is_ours(domain):
+                    reason = f"{domain.name()} was not made by Hullwright"
+                    raise HypervisorError(operation=f"destroy {uuid}", host=self._host.name, reason=reason)
+                domains.remove(domain)
+            pool = self._pool.find(connection)
+            if pool is not None:
+                disks.delete_all(pool, uuid)
+
+    # --- living with it ---------------------------------------------------------------------------------------------
+
+    def power_state(self, uuid: str) -> PowerState | None:
+        """See VirtDriver.power_state."""
+        with self._connection("read power state") as connection:
+            domain = domains.find(connection, uuid)
+            return None if domain is None else domains.power_state(domain)
+
+    def console_log(self, uuid: str, max_bytes: int = 102_400) -> bytes:
+        """See VirtDriver.console_log."""
+        with self._connection("read console log") as connection:
+            pool = self._pool.find(connection)
+            return b"" if pool is None else disks.read_console_log(connection, pool, uuid, max_bytes)
+
+    def power_on(self, uuid: str) -> None:
+        """See VirtDriver.power_on."""
+        with self._connection(f"power on {uuid}") as connection:
+            domains.start(self._existing(connection, uuid))
+
+    def power_off(self, uuid: str, timeout_seconds: float = 60.0) -> None:
+        """See VirtDriver.power_off."""
+        with self._connection(f"power off {uuid}") as connection:
+            domain = self._existing(connection, uuid)
+            if not domains.shut_down(domain, timeout_seconds):
+                domains.stop(domain)
+
+    def reboot(self, uuid: str, hard: bool) -> None:
+        """See VirtDriver.reboot. Off and on again, so that a call that was cut in between is mended by the next."""
+        with self._connection(f"reboot {uuid}") as connection:
+            domain = self._existing(connection, uuid)
+            if hard or not domains.shut_down(domain, self._options.soft_reboot_seconds):
+                domains.stop(domain)
+            domains.start(domain)
+
+    def close(self) -> None:
+        """Connections are shared by the process and stay."""
+
+    def _existing(self, connection: Any, uuid: str) -> Any:
+        domain = domains.find(connection, uuid)
+        if domain is None:
+            raise InstanceNotFound(id=uuid)
+        return domain
+
+    def _connection(self, operation: str) -> AbstractContextManager[Any]:
+        return self._connections.connection(self._host, operation)
