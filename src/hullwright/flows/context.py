@@ -24,7 +24,7 @@ from hullwright.objects.errors import LeaseLost
 from hullwright.objects.hosts import HostRef
 from hullwright.objects.instances import Instance, RequestSpec
 from hullwright.persistence import events, hosts, instances
-from hullwright.persistence.database import Database
+from hullwright.persistence.database import Database, now
 from hullwright.persistence.store import FlowStore
 from hullwright.scheduler.select import Scheduler
 
@@ -159,6 +159,10 @@ class RunContext:
     def set_host(self, host: str | None) -> None:
         """Say where the present attempt acts; its events carry the name."""
         self.shared.store.buffer(self.job.uuid).host = host
+
+    def note_end(self, step: str) -> None:
+        """Remember when a step really ended, for its event."""
+        self.shared.store.buffer(self.job.uuid).ended_at[step] = now()
 
     def progress(self, step: str, done: int, total: int, unit: str = "bytes") -> None:
         """Tell how far a long step is. Written twice a second at most; stops the step when the job was cancelled or lost.

@@ -34,7 +34,7 @@ def cause_of(flow_failures: Mapping[str, Failure | None] | None) -> Cause | None
         return None
     cancels = [pair for pair in found if pair[1].check(BuildCancelled, UnexpectedDeletingTaskStateError)]
     step, failure = (cancels or found)[0]
-    name = failure.exc_type_names[0].rpartition(".")[2] if failure.exc_type_names else "Error"
+    name = next(iter(failure), "Error").rpartition(".")[2]  # a failure yields the names of its error's classes
     cls: Any = getattr(errors, name, errors.HullwrightError)
     return Cause(
         step=step,

@@ -30,8 +30,8 @@ class Reschedule(retry.Retry):  # type: ignore[misc]
     def __init__(self) -> None:
         super().__init__(name="reschedule")
 
-    def execute(self, history: Any, **kwargs: Any) -> int:
-        """The number of the attempt that begins."""
+    def execute(self, history: Any, max_attempts: int, **kwargs: Any) -> int:
+        """The number of the attempt that begins. `max_attempts` is named for `on_failure`: TaskFlow gives it what this method asks for."""
         return len(history) + 1
 
     def on_failure(self, history: Any, max_attempts: int, **kwargs: Any) -> str:

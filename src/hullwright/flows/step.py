@@ -55,6 +55,8 @@ def _guarded_execute(execute: Callable[..., Any]) -> Callable[..., Any]:
         except Exception as error:
             LOG.exception("Job %s, step %s failed", run.job.uuid, self.name)
             raise StepFailed(step=self.name, error=type(error).__name__, reason=str(error)) from None
+        finally:
+            run.note_end(self.name)
         if size_bytes > _MAX_RESULT_BYTES:
             raise BuildAbortException(instance=run.job.instance_uuid, reason=f"{self.name} returned {size_bytes} bytes")
         return result

@@ -71,7 +71,7 @@ def told_result(atom: models.AtomDetail) -> Any:
     """What a step's event says of its outcome: what it provided, or {error, message} of what it raised."""
     found = atom.revert_failure or atom.failure
     if atom.state in ("FAILURE", "REVERT_FAILURE") and found is not None:
-        return {"error": found.exc_type_names[0].rpartition(".")[2] if found.exc_type_names else "", "message": found.exception_str}
+        return {"error": next(iter(found), "").rpartition(".")[2], "message": found.exception_str}
     if atom.state != "SUCCESS" or isinstance(atom, models.RetryDetail) or atom.results is None:
         return None
     size_bytes = len(orjson.dumps(atom.results))

@@ -48,6 +48,7 @@ class FlowBuffer:
         self.atoms: dict[str, models.AtomDetail] = {}
         self.states: dict[str, str | None] = {}  # atom name -> last state told
         self.events: list[dict[str, Any]] = []
+        self.ended_at: dict[str, float] = {}  # step -> when it really ended; TaskFlow tells after all that ran beside it have ended
         self.later: list[Callable[[Connection], None]] = []  # writes of steps that may wait for the next barrier
         self.flow: models.FlowDetail | None = None  # when its row must be written
         self.is_new = True  # the flow has no row yet
@@ -76,7 +77,7 @@ class FlowBuffer:
                 "step": step,
                 "from_state": from_state,
                 "to_state": to_state,
-                "at": now(),
+                "at": self.ended_at.pop(step, None) or now(),
                 "owner": self.job.owner or "",
                 "fence": self.job.fence,
                 "host": self.host if scoped else None,

@@ -139,4 +139,3 @@ class Claim(Step):
                 )
             except (UnexpectedTaskStateError, InstanceNotFound):
                 pass
-        run.set_host(None)

@@ -1,0 +1,219 @@
+"""A whole Hullwright in a directory, for tests: database, hosts, the conductor's client, conductors in this process or as real processes.
+
+Hosts are fake unless a URI is given. Not for: HTTP; see the API's own helpers.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hullwright.conductor.client import Asker, ConductorClient
+from hullwright.conductor.service import Conductor
+from hullwright.conf import opts
+from hullwright.drivers.registry import Drivers
+from hullwright.objects.flavors import Flavor
+from hullwright.objects.hosts import HostRef, Inventory
+from hullwright.objects.instances import Instance, RequestSpec
+from hullwright.objects.networks import NetworkRequest
+from hullwright.objects.states import OPEN_JOB_STATES, TaskState, VmState
+from hullwright.objects.volumes import BlockDeviceRequest
+from hullwright.persistence import hosts, instances, jobs
+from hullwright.persistence.database import Database, now
+from hullwright.persistence.images import SqlImageStore
+from hullwright.persistence.models import metadata
+from hullwright.persistence.ports import SqlPortStore
+from hullwright.persistence.volumes import SqlVolumeStore
+from hullwright.persistence.wakeup import Wakeup
+
+FLAVOR = Flavor(id="1", name="small", vcpus=1, memory_mb=512, root_gb=1)
+ASKER = Asker(request_id="req-1", project_id="p", user_id="u")
+
+
+class House:
+    """One installation under `directory`."""
+
+    def __init__(self, directory: Path, url: str | None = None, **overrides: dict[str, Any]) -> None:
+        """`overrides`: group -> option -> value."""
+        self.directory = directory
+        self.overrides: dict[str, dict[str, Any]] = {
+            "DEFAULT": {"state_path": str(directory)},
+            "conductor": {"lease_seconds": 3.0, "poll_interval": 0.2, "retry_interval": 0.2, "max_leases": 30},
+            "compute": {"report_interval": 5.0},
+        }
+        if url is not None:
+            self.overrides["database"] = {"connection": url}
+        for group, values in overrides.items():
+            self.overrides.setdefault(group, {}).update(values)
+        self.conf = opts.load([], self.overrides)
+        self.db = Database(url or f"sqlite:///{directory}/hullwright.db")
+        metadata.create_all(self.db.engine)
+        self.wakeup = Wakeup(self.db, directory)
+        self.client = ConductorClient(self.db, self.conf, self.wakeup)
+        self.processes: list[subprocess.Popen[bytes]] = []
+
+    # --- Furnishing ------------------------------------------------------------------------------------------------------
+
+    def add_host(self, name: str = "h1", uri: str | None = None, *, vcpus: int = 1000, memory_mb: int = 2_000_000, disk_gb: int = 10_000) -> None:
+        """Register a host and give it room, without waiting for a monitor."""
+        driver = "libvirt" if uri else "fake"
+        uri = uri or f"fake://{name}?vcpus={vcpus}&memory_mb={memory_mb}&disk_gb={disk_gb}"
+        drivers = self.drivers()
+        with self.db.write() as connection:
+            host = hosts.register(connection, name, uri, driver)
+        facts = drivers.virt(HostRef(name, uri, driver)).facts()
+        room = [Inventory("VCPU", vcpus), Inventory("MEMORY_MB", memory_mb), Inventory("DISK_GB", disk_gb)]
+        with self.db.write() as connection:
+            hosts.record_facts(connection, host.name, facts, room)
+        drivers.close()
+
+    def drivers(self) -> Drivers:
+        """Drivers of this process, as the conductor makes them."""
+        return Drivers(self.conf, ports=SqlPortStore(self.db), volumes=SqlVolumeStore(self.db), images=SqlImageStore(self.db))
+
+    def faults(self, host: str, *rules: Mapping[str, Any]) -> None:
+        """What goes wrong on a fake host; without rules nothing does."""
+        path = self.directory / "fake" / host / "faults.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".new")
+        temporary.write_text(json.dumps({"rules": list(rules)}))
+        temporary.rename(path)
+
+    # --- Asking ------------------------------------------------------------------------------------------------------------
+
+    def new_instance(self, name: str = "vm", **fields: Any) -> Instance:
+        """An instance as the API would make it, not yet posted. Fields of `RequestSpec` go to the spec."""
+        spec_fields = {key: fields.pop(key) for key in list(fields) if key in RequestSpec.__dataclass_fields__}
+        instance_uuid = str(uuid.uuid4())
+        spec = RequestSpec(**({"instance_uuid": instance_uuid, "project_id": "p", "user_id": "u", "flavor": FLAVOR} | spec_fields))
+        return Instance(
+            **(
+                {
+                    "uuid": instance_uuid,
+                    "name": name,
+                    "project_id": "p",
+                    "user_id": "u",
+                    "vm_state": VmState.BUILDING,
+                    "task_state": TaskState.SCHEDULING,
+                    "power_state": 0,
+                    "flavor": spec.flavor,
+                    "image_id": spec.image_id,
+                    "hostname": name,
+                    "created_at": now(),
+                    "updated_at": now(),
+                    "spec": spec,
+                    "config_drive": spec.config_drive,
+                }
+                | fields
+            )
+        )
+
+    def create(self, count: int = 1, **fields: Any) -> list[str]:
+        """Post builds; answers the instances' uuids."""
+        batch = [self.new_instance(f"vm{number}", **fields) for number in range(count)]
+        self.client.create_servers(batch, ASKER)
+        return [instance.uuid for instance in batch]
+
+    def delete(self, instance_uuid: str) -> None:
+        """Post a delete."""
+        self.client.delete_server(instance_uuid, ASKER)
+
+    def get(self, instance_uuid: str) -> Instance:
+        """The instance, deleted or not."""
+        with self.db.read() as connection:
+            return instances.get(connection, instance_uuid, deleted=True)
+
+    def states(self, uuids: list[str]) -> dict[str, int]:
+        """How many of the instances are in which vm_state."""
+        found: dict[str, int] = {}
+        for instance_uuid in uuids:
+            state = self.get(instance_uuid).vm_state
+            found[state] = found.get(state, 0) + 1
+        return found
+
+    def open_jobs(self) -> int:
+        """Jobs that a conductor has still to do something with."""
+        with self.db.read() as connection:
+            return len(jobs.list_jobs(connection, states=OPEN_JOB_STATES, limit=10_000))
+
+    def wait(self, condition: Callable[[], Any], timeout_seconds: float = 20.0) -> Any:
+        """Wait until `condition` is true; fails with what the jobs say otherwise."""
+        deadline = time.monotonic() + timeout_seconds
+        while time.monotonic() < deadline:
+            if found := condition():
+                return found
+            time.sleep(0.02)
+        with self.db.read() as connection:
+            told = [f"{job.kind} {job.state} {job.error}" for job in jobs.list_jobs(connection, limit=20)]
+        raise AssertionError(f"waited {timeout_seconds} s in vain; jobs: {told}")
+
+    def rest(self, timeout_seconds: float = 20.0) -> None:
+        """Wait until no job is open."""
+        self.wait(lambda: self.open_jobs() == 0, timeout_seconds)
+
+    # --- Conductors --------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def conductor(self) -> Iterator[Conductor]:
+        """A conductor in a thread of this process, drained at the end."""
+        conductor = Conductor(self.db, self.conf)
+        thread = threading.Thread(target=conductor.run)
+        thread.start()
+        try:
+            yield conductor
+        finally:
+            conductor.stop()
+            thread.join(timeout=30)
+            assert not thread.is_alive(), "the conductor did not drain"
+
+    def start_conductor(self, preamble: str = "") -> subprocess.Popen[bytes]:
+        """A conductor as a process of its own; `preamble` is Python that it runs first."""
+        code = (
+            f"import logging, sys; logging.basicConfig(level='INFO', stream=sys.stderr)\n{preamble}\n"
+            f"from hullwright.conf import opts\nfrom hullwright.conductor.service import run\nrun(opts.load([], {self.overrides!r}))\n"
+        )
+        log = open(self.directory / f"conductor-{len(self.processes)}.log", "wb")  # noqa: SIM115  the child keeps it
+        process = subprocess.Popen([sys.executable, "-c", code], stdout=log, stderr=log, env=dict(os.environ))
+        log.close()
+        self.processes.append(process)
+        return process
+
+    def kill(self, process: subprocess.Popen[bytes]) -> None:
+        """SIGKILL, and reap."""
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+    def logs(self) -> str:
+        """What the conductors' processes said."""
+        return "\n".join(path.read_text(errors="replace") for path in sorted(self.directory.glob("conductor-*.log")))
+
+    def request_port(self, network_id: str, **fields: Any) -> NetworkRequest:
+        """A card asked for."""
+        return NetworkRequest(port_id=str(uuid.uuid4()), network_id=network_id, **fields)
+
+    def request_volume(self, **fields: Any) -> BlockDeviceRequest:
+        """A block device asked for."""
+        return BlockDeviceRequest(**({"attachment_id": str(uuid.uuid4()), "volume_id": str(uuid.uuid4())} | fields))
+
+    def close(self) -> None:
+        """Stop what is left and close the database."""
+        for process in self.processes:
+            if process.poll() is None:
+                process.terminate()
+        for process in self.processes:
+            try:
+                process.wait(timeout=30)
+            except subprocess.TimeoutExpired:
+                self.kill(process)
+        self.wakeup.close()
+        self.db.close()
