@@ -1,0 +1,176 @@
+"""HostMonitor: hosts are asked once per interval by one conductor, and one that hangs delays nobody."""
+
+import dataclasses
+import threading
+import time
+from collections import Counter
+
+import pytest
+
+from hullwright.conductor.hosts import HostMonitor, inventories_of
+from hullwright.objects.errors import HostNotFound, HypervisorUnavailable
+from hullwright.objects.hosts import HostFacts
+from hullwright.persistence import allocations, hosts
+
+FACTS = HostFacts("h", "QEMU", 7002022, vcpus=8, memory_mb=16384, disk_gb=100, disk_free_gb=90)
+
+
+class Hypervisors:
+    """Stands for the drivers of all hosts: answers, fails or hangs as told, and counts the questions."""
+
+    def __init__(self):
+        self.facts_of = {}
+        self.broken = {}
+        self.gates = {}
+        self.asked = Counter()
+
+    def __call__(self, ref):
+        hypervisors = self
+
+        class Driver:
+            def facts(self):
+                hypervisors.asked[ref.name] += 1
+                if ref.name in hypervisors.gates:
+                    hypervisors.gates[ref.name].wait(20)
+                if ref.name in hypervisors.broken:
+                    raise hypervisors.broken[ref.name]
+                return hypervisors.facts_of.get(ref.name, FACTS)
+
+        return Driver()
+
+
+def register(db, *names):
+    with db.write() as conn:
+        for name in names:
+            hosts.register(conn, name, f"fake:///{name}", "fake")
+
+
+def get(db, name):
+    with db.read() as conn:
+        return hosts.get(conn, name)
+
+
+def inventory(db, name):
+    with db.read() as conn:
+        host = hosts.get(conn, name)
+        return {item.resource_class: item for item in hosts.list_inventories(conn, host.id).get(host.id, [])}
+
+
+def eventually(condition, seconds=10.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def quick(conf):
+    conf.set_override("report_interval", 0.2, "compute")
+    return conf
+
+
+def test_an_answer_fills_facts_and_inventory_with_reserves_and_ratios(sqlite_db, conf):
+    conf.set_override("reserved_host_disk_mb", 1500, "compute")
+    register(sqlite_db, "h1")
+    facts = HostMonitor(sqlite_db, conf, Hypervisors()).refresh_now("h1")
+    host = get(sqlite_db, "h1")
+    assert host.facts == facts == FACTS
+    assert abs(host.last_seen_at - time.time()) < 5
+    sizes = {name: (item.total, item.reserved, item.allocation_ratio) for name, item in inventory(sqlite_db, "h1").items()}
+    assert sizes == {"VCPU": (8, 0, 4.0), "MEMORY_MB": (16384, 512, 1.0), "DISK_GB": (100, 2, 1.0)}
+
+
+def test_more_reserved_than_there_is_leaves_nothing_rather_than_less(conf):
+    small = dataclasses.replace(FACTS, memory_mb=100)
+    assert [item.capacity for item in inventories_of(small, conf)] == [32, 0, 100]
+
+
+def test_a_silent_host_keeps_its_last_answer_and_tells_why_until_it_answers_again(sqlite_db, conf):
+    register(sqlite_db, "h1")
+    world = Hypervisors()
+    monitor = HostMonitor(sqlite_db, conf, world)
+    monitor.refresh_now("h1")
+    seen = get(sqlite_db, "h1").last_seen_at
+    world.broken["h1"] = HypervisorUnavailable(host="h1", reason="connection refused")
+    with pytest.raises(HypervisorUnavailable):
+        monitor.refresh_now("h1")
+    host = get(sqlite_db, "h1")
+    assert (host.last_seen_at, host.facts) == (seen, FACTS)
+    assert host.error == "Hypervisor of host h1 cannot be reached: connection refused"
+    world.broken["h1"] = OSError("no route")
+    with pytest.raises(HypervisorUnavailable, match="OSError: no route"):
+        monitor.refresh_now("h1")
+    world.broken.clear()
+    monitor.refresh_now("h1")
+    assert get(sqlite_db, "h1").error is None
+    with pytest.raises(HostNotFound):
+        monitor.refresh_now("nobody")
+
+
+def test_a_new_answer_never_touches_what_is_used_and_is_written_only_when_it_differs(sqlite_db, conf):
+    register(sqlite_db, "h1")
+    world = Hypervisors()
+    monitor = HostMonitor(sqlite_db, conf, world)
+    monitor.refresh_now("h1")
+    with sqlite_db.write() as conn:
+        allocations.claim(conn, instance_uuid="i", host_id=get(sqlite_db, "h1").id, resources={"VCPU": 6})
+    before = sqlite_db.statements
+    monitor.refresh_now("h1")
+    assert sqlite_db.statements - before <= 6  # read; BEGIN, read, UPDATE of the last answer, read inventories, COMMIT
+    world.facts_of["h1"] = dataclasses.replace(FACTS, vcpus=1)
+    monitor.refresh_now("h1")
+    cpus = inventory(sqlite_db, "h1")["VCPU"]
+    assert (cpus.total, cpus.used, cpus.capacity) == (1, 6, 4)
+
+
+def test_two_monitors_ask_each_host_once_per_interval(db, conf):
+    conf.set_override("report_interval", 1.0, "compute")
+    names = [f"h{number}" for number in range(6)]
+    register(db, *names)
+    world = Hypervisors()
+    monitors = [HostMonitor(db, conf, world) for _ in range(2)]
+    begun = time.monotonic()
+    for monitor in monitors:
+        monitor.start()
+    eventually(lambda: all(world.asked[name] >= 2 for name in names))
+    lasted = time.monotonic() - begun
+    for monitor in monitors:
+        monitor.stop()
+    assert max(world.asked.values()) <= lasted / 1.0 + 1
+
+
+def test_a_host_that_hangs_delays_nobody_and_counts_as_silent(sqlite_db, quick):
+    quick.set_override("facts_timeout_seconds", 0.3, "compute")
+    quick.set_override("max_concurrent_facts", 1, "compute")
+    register(sqlite_db, "a-hangs", "b")
+    world = Hypervisors()
+    world.gates["a-hangs"] = threading.Event()
+    monitor = HostMonitor(sqlite_db, quick, world)
+    monitor.start()
+    eventually(lambda: world.asked["b"] >= 3)
+    hung = get(sqlite_db, "a-hangs")
+    assert world.asked["a-hangs"] == 1
+    assert hung.last_seen_at == 0.0
+    assert hung.error == "no answer within 0.3 seconds"
+    world.gates["a-hangs"].set()
+    eventually(lambda: get(sqlite_db, "a-hangs").error is None)
+    eventually(lambda: world.asked["a-hangs"] >= 2)
+    monitor.stop()
+
+
+def test_a_driver_that_blows_up_or_a_host_removed_meanwhile_does_not_end_the_monitor(sqlite_db, quick):
+    register(sqlite_db, "a", "b", "c")
+    world = Hypervisors()
+    world.broken["a"] = ValueError("unexpected")
+    world.gates["c"] = threading.Event()
+    monitor = HostMonitor(sqlite_db, quick, world)
+    monitor.start()
+    eventually(lambda: world.asked["c"] == 1)
+    with sqlite_db.write() as conn:
+        hosts.remove(conn, "c")
+    world.gates["c"].set()
+    eventually(lambda: world.asked["b"] >= 3)
+    monitor.stop()
+    assert get(sqlite_db, "a").error == "ValueError: unexpected"
+    with pytest.raises(HostNotFound):
+        get(sqlite_db, "c")
