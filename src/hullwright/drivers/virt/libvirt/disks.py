@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from string import ascii_lowercase
 from typing import Any
 
+from hullwright.drivers import libvirt_storage as storage
 from hullwright.drivers.libvirt_pool import load_libvirt
-from hullwright.drivers.virt.libvirt import storage
 from hullwright.objects.errors import BuildAbortException, FlavorDiskTooSmall
 from hullwright.objects.guests import GuestSpec
 from hullwright.objects.images import CachedImage

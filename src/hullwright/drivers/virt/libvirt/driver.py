@@ -9,9 +9,10 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import Any
 
+from hullwright.drivers import libvirt_storage as storage
 from hullwright.drivers.libvirt_pool import LibvirtPool
 from hullwright.drivers.virt.contract import ImageSource, ReportProgress, VirtDriver
-from hullwright.drivers.virt.libvirt import capabilities, config_drive, disks, domain_xml, domains, storage
+from hullwright.drivers.virt.libvirt import capabilities, config_drive, disks, domain_xml, domains
 from hullwright.drivers.virt.libvirt.image_transfer import ImageCache
 from hullwright.objects.errors import HypervisorError, InstanceNotFound
 from hullwright.objects.guests import GuestInfo, GuestSpec

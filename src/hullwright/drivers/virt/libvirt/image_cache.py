@@ -22,8 +22,8 @@ import uuid
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
+from hullwright.drivers import libvirt_storage as storage
 from hullwright.drivers.libvirt_pool import load_libvirt
-from hullwright.drivers.virt.libvirt import storage
 from hullwright.objects.images import CachedImage, Image
 
 RECORD_BYTES = 1024

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from hullwright.drivers import image_format
+from hullwright.drivers import libvirt_storage as storage
 from hullwright.drivers.libvirt_pool import LibvirtPool, is_disk_full, load_libvirt
 from hullwright.drivers.virt.contract import ImageSource, ReportProgress
-from hullwright.drivers.virt.libvirt import storage
 from hullwright.drivers.virt.libvirt.image_cache import Entry, Watch
 from hullwright.objects.errors import HostDiskFull, ImageCorrupt, ImageUnacceptable
 from hullwright.objects.hosts import HostRef

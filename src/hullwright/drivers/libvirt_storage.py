@@ -1,6 +1,6 @@
-"""The storage pool of a host, and volumes in it: found, made, written, read and deleted through libvirt.
+"""A storage pool of a host, and volumes in it: found, made, written, read and deleted through libvirt.
 
-Not for: what the volumes mean; base images are in image_cache.py, an instance's disks in disks.py.
+Not a driver: the virt and volume drivers for libvirt come here. Not for: what the volumes mean.
 Functions take libvirt's own objects and let libvirt's errors pass; the driver's edge translates them.
 Making a volume is libvirtd's test-and-set: of two who make the same name, on whatever machine, one gets `None`.
 """
@@ -18,7 +18,7 @@ from hullwright.drivers.libvirt_pool import is_gone, load_libvirt
 from hullwright.objects.hosts import HostRef
 
 MESSAGE_BYTES = 256 * 1024 - 24  # the largest packet of a libvirt stream
-REMOTE_PATH = "/var/lib/hullwright/instances"
+REMOTE_PATH = "/var/lib/hullwright"
 BUSY_SECONDS = 60.0  # how long to wait for a volume that libvirt is still filling
 Chunk = bytes | memoryview
 
@@ -69,15 +69,15 @@ class HostPool:
         return self.find(connection) or pool
 
 
-def pool_path(host: HostRef, configured: str | None, state_path: str) -> str:
-    """Where the pool of a host goes when it must be made."""
+def pool_path(host: HostRef, configured: str | None, state_path: str, content: str = "instances") -> str:
+    """Where the pool of a host for some content goes when it must be made."""
     if configured:
         return configured.replace("{host}", host.name)
     url = urlsplit(host.uri)
     if url.hostname in (None, "localhost", "127.0.0.1", "::1"):
         # Several libvirtd on one machine are several hosts and must not share a directory.
-        return str(Path(state_path).resolve() / "hosts" / host.name / "instances")
-    return REMOTE_PATH
+        return str(Path(state_path).resolve() / "hosts" / host.name / content)
+    return f"{REMOTE_PATH}/{content}"
 
 
 def refresh(pool: Any) -> None:
