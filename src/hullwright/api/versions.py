@@ -1,0 +1,56 @@
+"""/ and /v2.1: which versions of the compute API are served."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import falcon
+
+from hullwright.api import microversions
+from hullwright.api.context import ApiContext, base_url
+from hullwright.api.servers import send
+
+_MEDIA_TYPE = {"base": "application/json", "type": "application/vnd.openstack.compute+json;version=2.1"}
+
+
+class Versions:
+    """The roots. They answer anybody."""
+
+    def __init__(self, context: ApiContext) -> None:
+        """Keep the parts."""
+        self._context = context
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """All versions: one."""
+        send(resp, {"versions": [self._version(req)]})
+
+    def on_get_one(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """The version of this root."""
+        version = self._version(req)
+        version["links"].append({"rel": "describedby", "type": "text/html", "href": "https://docs.openstack.org/api-ref/compute/"})
+        version["media-types"] = [_MEDIA_TYPE]
+        send(resp, {"version": version})
+
+    def _version(self, req: falcon.Request) -> dict[str, Any]:
+        return {
+            "id": "v2.1",
+            "status": "CURRENT",
+            "version": microversions.text(microversions.MAXIMUM),
+            "min_version": microversions.text(microversions.MINIMUM),
+            "updated": "2013-07-23T11:33:21Z",
+            "links": [{"rel": "self", "href": f"{base_url(req, self._context.conf)}/v2.1/"}],
+        }
+
+
+class Health:
+    """/healthz: this process answers and reaches its database."""
+
+    def __init__(self, context: ApiContext) -> None:
+        """Keep the parts."""
+        self._context = context
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """200, or 503 when the database does not answer."""
+        with self._context.db.read() as conn:
+            conn.exec_driver_sql("SELECT 1")
+        send(resp, {"status": "ok"})
