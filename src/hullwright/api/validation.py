@@ -157,7 +157,8 @@ def read_json(req: falcon.Request, max_bytes: int) -> Any:
         raise HttpError(415, f"Unsupported Content-Type {kind}; use application/json.")
     if (req.content_length or 0) > max_bytes:
         raise HttpError(413, f"The request's body is longer than {max_bytes} bytes.")
-    data = req.bounded_stream.read(max_bytes + 1)
+    # A chunked body has no length; Falcon's bounded stream would take it for empty.
+    data = (req.stream if req.content_length is None else req.bounded_stream).read(max_bytes + 1)
     if len(data) > max_bytes:
         raise HttpError(413, f"The request's body is longer than {max_bytes} bytes.")
     try:
