@@ -112,7 +112,7 @@ class Conductor:
     def _lease(self, free: int) -> int:
         batch: list[Job] = []
         with self._db.read() as connection:
-            is_something_queued = jobs.leasable(connection, free)
+            is_something_queued = jobs.leasable(connection)
         look_for_orphans = time.monotonic() >= self._look_for_orphans_at
         if is_something_queued or look_for_orphans:
             with self._db.write() as connection:

@@ -21,6 +21,7 @@ from hullwright.objects.states import OPEN_JOB_STATES, JobState
 from hullwright.persistence.database import now
 from hullwright.persistence.models.jobs import conductors, jobs
 
+BOARD = "hullwright"  # the board of our own conductors
 # Lower goes first. A person waits for a query's answer, and a delete frees room that builds may need.
 RANK_QUERY, RANK_DELETE, RANK_DEFAULT = 0, 5, 10
 
@@ -51,10 +52,12 @@ def new_row(
     rank: int = RANK_DEFAULT,
     not_before: float = 0.0,
     uuid: str | None = None,
+    board: str = BOARD,
 ) -> dict[str, Any]:
     """A row for `post_rows`. `inputs` are JSON and hold no secrets: they are stored and shown."""
     return {
         "uuid": uuid or str(uuids.uuid4()),
+        "board": board,
         "kind": kind,
         "instance_uuid": instance_uuid,
         "inputs": dict(inputs),
@@ -141,51 +144,59 @@ def has_open(connection: Connection, instance_uuid: str, kind: str) -> bool:
 # --- Leasing: for conductors -----------------------------------------------------------------------------------------
 
 
-def leasable(connection: Connection, limit: int) -> bool:
+def leasable(connection: Connection, *, board: str = BOARD) -> bool:
     """Whether `lease` would find a queued job; a cheap look without a transaction."""
-    return connection.execute(_queued(min(limit, 1))).first() is not None
+    return connection.execute(_queued(1, board)).first() is not None
 
 
-def _queued(limit: int) -> sa.Select[Any]:
+def _queued(limit: int, board: str) -> sa.Select[Any]:
     return (
         sa.select(jobs.c.id)
-        .where(jobs.c.state == JobState.QUEUED, jobs.c.not_before <= now(), _is_first_of_its_instance)
+        .where(jobs.c.board == board, jobs.c.state == JobState.QUEUED, jobs.c.not_before <= now(), _is_first_of_its_instance)
         .order_by(jobs.c.rank, jobs.c.id)
         .limit(limit)
     )
 
 
-def _orphaned(limit: int) -> sa.Select[Any]:
+def _orphaned(limit: int, board: str) -> sa.Select[Any]:
     living = sa.select(conductors.c.id).where(conductors.c.expires_at > now())
     return (
         sa.select(jobs.c.id)
-        .where(jobs.c.state == JobState.RUNNING, jobs.c.owner.not_in(living))
+        .where(jobs.c.board == board, jobs.c.state == JobState.RUNNING, jobs.c.owner.not_in(living))
         .order_by(jobs.c.rank, jobs.c.id)
         .limit(limit)
     )
 
 
-def lease(connection: Connection, owner: str, limit: int, *, orphans: bool = False) -> list[Job]:
+def lease(connection: Connection, owner: str, limit: int, *, orphans: bool = False, board: str = BOARD) -> list[Job]:
     """Take up to `limit` jobs for the conductor `owner`, inside a write transaction: queued ones, or those of conductors that died."""
-    candidates = _orphaned(limit) if orphans else _queued(limit)
+    candidates = _orphaned(limit, board) if orphans else _queued(limit, board)
     if connection.dialect.name == "postgresql":
         candidates = candidates.with_for_update(skip_locked=True, of=jobs)
     ids = list(connection.execute(candidates).scalars())
     if not ids:
         return []
-    connection.execute(
-        sa.update(jobs)
-        .where(jobs.c.id.in_(ids))
-        .values(
-            state=JobState.RUNNING,
-            owner=owner,
-            fence=jobs.c.fence + 1,
-            leases=jobs.c.leases + 1,
-            started_at=sa.func.coalesce(jobs.c.started_at, now()),
-        )
-    )
+    connection.execute(sa.update(jobs).where(jobs.c.id.in_(ids)).values(**_taken_by(owner)))
     rows = connection.execute(sa.select(*_JOB_COLUMNS).where(jobs.c.id.in_(ids)).order_by(jobs.c.rank, jobs.c.id))
     return [_job(row) for row in rows.mappings()]
+
+
+def lease_one(connection: Connection, owner: str, uuid: str) -> Job | None:
+    """Take one job that nobody drives, inside a write transaction; None when it has an owner or has ended."""
+    living = sa.select(conductors.c.id).where(conductors.c.expires_at > now())
+    is_free = sa.or_(jobs.c.state == JobState.QUEUED, sa.and_(jobs.c.state == JobState.RUNNING, jobs.c.owner.not_in(living)))
+    taken = connection.execute(sa.update(jobs).where(jobs.c.uuid == uuid, is_free).values(**_taken_by(owner)))
+    return get(connection, uuid) if taken.rowcount == 1 else None
+
+
+def _taken_by(owner: str) -> dict[str, Any]:
+    return {
+        "state": JobState.RUNNING,
+        "owner": owner,
+        "fence": jobs.c.fence + 1,
+        "leases": jobs.c.leases + 1,
+        "started_at": sa.func.coalesce(jobs.c.started_at, now()),
+    }
 
 
 def hold(connection: Connection, job: Job, *, seq: int | None = None, progress: int | None = None, heed_cancel: bool = False) -> bool:

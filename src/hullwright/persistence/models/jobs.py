@@ -9,7 +9,7 @@ from hullwright.persistence.models.base import BigKey, Json, key, metadata, time
 conductors = Table(
     "conductors",
     metadata,
-    uuid_key(),  # new at each start: a restarted conductor is another owner
+    Column("id", String(255), primary_key=True),  # new at each start: a restarted conductor is another owner
     Column("hostname", String(255), nullable=False),
     Column("pid", Integer, nullable=False),
     Column("version", String(64), nullable=False),
@@ -22,11 +22,12 @@ jobs = Table(
     metadata,
     key(),
     Column("uuid", String(36), nullable=False, unique=True),  # also the uuid of its flow
+    Column("board", String(64), nullable=False, default="hullwright"),  # whose conductors it is for
     Column("kind", String(64), nullable=False),
     Column("instance_uuid", String(36)),
     Column("inputs", Json, nullable=False),  # no secrets
     Column("state", String(16), nullable=False),
-    Column("owner", String(36)),
+    Column("owner", String(255)),
     Column("fence", Integer, nullable=False, default=0),
     Column("leases", Integer, nullable=False, default=0),
     Column("cancel_requested", Boolean, nullable=False, default=False),
@@ -44,6 +45,7 @@ jobs = Table(
     # Only open jobs are in it: looking for work does not grow with the work done.
     Index(
         "ix_jobs_open",
+        "board",
         "state",
         "rank",
         "id",
@@ -115,7 +117,7 @@ step_events = Table(
     Column("from_state", String(32)),
     Column("to_state", String(32), nullable=False),
     Column("at", Double, nullable=False),
-    Column("owner", String(36), nullable=False),
+    Column("owner", String(255), nullable=False),
     Column("fence", Integer, nullable=False),
     Column("host", String(255)),
     Column("result", Json),
