@@ -71,7 +71,7 @@ def service(options: argparse.Namespace) -> Iterator[Service]:
         connection = f"\n[database]\nconnection = {options.database}\n" if options.database else ""
         config.write_text(f"[DEFAULT]\nstate_path = {state}\nlog_level = WARNING\n\n[api]\nport = {port}\n{connection}")
         database = Database(database_options.url(opts.load([config])))
-        schema.upgrade(database.url)
+        schema.upgrade(database)
         with database.write() as writing:
             for number in range(options.hosts):
                 uri = f"fake://host-{number}?vcpus=100000&memory_mb=100000000&disk_gb=10000000"

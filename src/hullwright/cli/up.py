@@ -42,17 +42,18 @@ class Up(LocalCommand):
         """Prepare, then supervise."""
         if parsed_args.conductors < 0:
             raise HullwrightError("There cannot be fewer than 0 conductors.")
+        services.end_with_supervisor()
         host, port = self.conf.api.host, parsed_args.port or self.conf.api.port
         _must_be_free(host, port)
         state_path = Path(self.conf.state_path)
         state_path.mkdir(parents=True, exist_ok=True)
-        schema.upgrade(self.database.url)
+        schema.upgrade(self.database)
         self.database.close()
         url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         clouds_yaml = parsed_args.clouds_yaml or state_path / "clouds.yaml"
         clouds.write(clouds_yaml, url)
         supervisor = Supervisor(self._children(parsed_args.conductors, port), self.app.stdout)
-        supervisor.on_tick = _Greeting(supervisor, url, clouds_yaml, self.database.url)
+        supervisor.on_tick = _Greeting(supervisor, url, clouds_yaml)
         return supervisor.run()
 
     def _children(self, conductors: int, port: int) -> list[Child]:
@@ -68,11 +69,10 @@ class Up(LocalCommand):
 class _Greeting:
     """Says where everything is, once, as soon as the API answers."""
 
-    def __init__(self, supervisor: Supervisor, url: str, clouds_yaml: Path, database_url: str) -> None:
+    def __init__(self, supervisor: Supervisor, url: str, clouds_yaml: Path) -> None:
         self._say = supervisor.say
         self._url = url
         self._clouds_yaml = clouds_yaml
-        self._database_url = database_url
         self._said = False
 
     def __call__(self) -> None:
