@@ -103,6 +103,7 @@ class Claim(Step):
                 # Others were quicker. There may be room elsewhere: look again rather than spend an attempt.
                 chosen = run.scheduler.select(run.spec, _tried(run, attempt), fresh=True)
                 continue
+            run.scheduler.claimed(run.instance_uuid)
             run.set_host(host)
             return host
         return self._claim(run, chosen, attempt)
@@ -111,7 +112,7 @@ class Claim(Step):
         with run.transaction() as connection:
             if chosen.report is not None:
                 _record_choice(run, connection, attempt, chosen, chosen.report)
-            host = claim_first(connection, chosen, run.spec.flavor.resources(), run.instance_uuid, run.job.uuid)
+            host = claim_first(connection, chosen, run.spec.resources(), run.instance_uuid, run.job.uuid)
             instances.transition(
                 connection,
                 run.instance_uuid,
