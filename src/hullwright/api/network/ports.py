@@ -1,0 +1,241 @@
+"""Ports: list, create, show, change, delete. A port of a server is the server's: it is not deleted here."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from typing import Any
+
+import falcon
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from hullwright.api.bodies import BOOLEAN, TEXT, TEXT_OR_NULL, UUID, Body
+from hullwright.api.context import ApiContext, Caller, caller
+from hullwright.api.errors import HttpError
+from hullwright.api.network.listing import Listing, show
+from hullwright.api.network.networks import visible as visible_network
+from hullwright.api.network.security_groups import default_group_id
+from hullwright.api.network.views import port_view
+from hullwright.api.queries import values
+from hullwright.objects.errors import PortNotFound
+from hullwright.objects.networks import FixedIp, Port
+from hullwright.persistence import ports
+from hullwright.persistence.database import now
+from hullwright.persistence.models.networks import addresses as addresses_table
+from hullwright.persistence.models.networks import networks as networks_table
+from hullwright.persistence.models.networks import ports as table
+
+_MAC = re.compile(r"([0-9a-f]{2}:){5}[0-9a-f]{2}", re.ASCII)
+_FIXED_IPS = {
+    "type": "array",
+    "maxItems": 16,
+    "items": {
+        "type": "object",
+        "properties": {"subnet_id": UUID, "ip_address": {"type": "string"}},
+        "minProperties": 1,
+        "additionalProperties": False,
+    },
+}
+_CHANGEABLE: dict[str, Any] = {
+    "name": TEXT,
+    "fixed_ips": _FIXED_IPS,
+    "security_groups": {"type": "array", "items": {"type": "string"}},
+    # What cannot be otherwise may be said all the same: clients send their defaults.
+    "admin_state_up": {"const": True},
+    "description": {"const": ""},
+    "binding:vnic_type": {"const": "normal"},
+    "binding:profile": {"type": "object", "maxProperties": 0},
+    "allowed_address_pairs": {"type": "array", "maxItems": 0},
+    "port_security_enabled": BOOLEAN,
+}
+_CREATE = Body(
+    "port",
+    {
+        **_CHANGEABLE,
+        "network_id": UUID,
+        "mac_address": {"type": "string"},
+        "project_id": TEXT_OR_NULL,
+        "tenant_id": TEXT_OR_NULL,
+        "device_id": {"const": ""},
+        "device_owner": {"const": ""},
+    },
+    required=("network_id",),
+)
+_UPDATE = Body("port", _CHANGEABLE)
+_LISTING = Listing(
+    "ports",
+    {
+        "id": table.c.id,
+        "name": table.c.name,
+        "network_id": table.c.network_id,
+        "mac_address": table.c.mac_address,
+        "device_id": table.c.device_id,
+        "project_id": table.c.project_id,
+        "tenant_id": table.c.project_id,
+        "binding:host_id": table.c.host,
+    },
+    special=["fixed_ips"],
+)
+
+
+def _visible(conn: Connection, who: Caller, port_id: str) -> Port:
+    """A port that the caller may see and change.
+
+    Raises: PortNotFound.
+    """
+    port = ports.get(conn, port_id)
+    if who.is_admin or port.project_id == who.project_id:
+        return port
+    raise PortNotFound(id=port_id)
+
+
+def _network_security(conn: Connection, network_id: str) -> bool:
+    return bool(conn.scalar(sa.select(networks_table.c.port_security).where(networks_table.c.id == network_id)))
+
+
+class Ports:
+    """GET and POST /v2.0/ports."""
+
+    def __init__(self, context: ApiContext) -> None:
+        """Keep the parts."""
+        self._context = context
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """A page of the caller's ports; of all, for an administrator."""
+        who = caller(req)
+        mine = [] if who.is_admin else [table.c.project_id == who.project_id]
+        by_address = _address_filter(req)
+        with self._context.db.read() as conn:
+            secured = dict(conn.execute(sa.select(networks_table.c.id, networks_table.c.port_security)).tuples().all())
+            resp.media = _LISTING.answer(
+                req,
+                self._context,
+                lambda where, page, limit: ports.list_all(
+                    conn, where=[*where, *mine, *by_address], sort=page.sort, marker=page.marker, limit=limit
+                ),
+                lambda port: port_view(port, port_security=secured.get(port.network_id, True), admin=who.is_admin),
+            )
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """A new port with its addresses: those asked for, else one of each IP version; an empty list means none."""
+        given = _CREATE.read(req)
+        who = caller(req)
+        project_id = given.get("project_id") or given.get("tenant_id") or who.project_id
+        if not who.is_admin and project_id != who.project_id:
+            raise HttpError(403, "Only an administrator may create a port for another project.")
+        wanted = Port(
+            id=str(uuid.uuid4()),
+            network_id=given["network_id"],
+            mac_address=_mac(given["mac_address"]) if "mac_address" in given else "",
+            fixed_ips=_fixed_ips(given.get("fixed_ips", [])),
+            name=given.get("name", ""),
+            project_id=project_id,
+            created_at=now(),
+        )
+        _check_fixed_settings(given, project_id)
+        with self._context.db.write() as conn:
+            network = visible_network(conn, who, wanted.network_id)
+            _check_security(given, network.port_security)
+            pools = ports.lock_networks(conn, [network.id])[network.id]
+            port = ports.create(conn, wanted, pools, addresses_by_default="fixed_ips" not in given)
+        resp.status = falcon.HTTP_201
+        resp.media = {"port": port_view(port, port_security=network.port_security, admin=who.is_admin)}
+
+
+class PortItem:
+    """GET, PUT and DELETE /v2.0/ports/{port_id}."""
+
+    def __init__(self, context: ApiContext) -> None:
+        """Keep the parts."""
+        self._context = context
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response, port_id: str) -> None:
+        """The port."""
+        who = caller(req)
+        with self._context.db.read() as conn:
+            port = _visible(conn, who, port_id)
+            secured = _network_security(conn, port.network_id)
+        resp.media = show(req, "port", port_view(port, port_security=secured, admin=who.is_admin))
+
+    def on_put(self, req: falcon.Request, resp: falcon.Response, port_id: str) -> None:
+        """Change it. The addresses of a server's port stay: the server was told them at its build."""
+        given = _UPDATE.read(req)
+        who = caller(req)
+        with self._context.db.write() as conn:
+            port = _visible(conn, who, port_id)
+            secured = _network_security(conn, port.network_id)
+            _check_fixed_settings(given, port.project_id or "")
+            _check_security(given, secured)
+            if "fixed_ips" in given:
+                if port.device_id:
+                    raise HttpError(409, f"Port {port_id} belongs to server {port.device_id}: its addresses cannot be changed.")
+                ports.replace_addresses(conn, port, _fixed_ips(given["fixed_ips"]))
+            if "name" in given:
+                ports.update(conn, port_id, name=given["name"])
+            port = ports.get(conn, port_id)
+        resp.media = {"port": port_view(port, port_security=secured, admin=who.is_admin)}
+
+    def on_delete(self, req: falcon.Request, resp: falcon.Response, port_id: str) -> None:
+        """Delete it, unless a server has it."""
+        with self._context.db.write() as conn:
+            port = _visible(conn, caller(req), port_id)
+            if port.device_id:
+                raise HttpError(409, f"Port {port_id} is in use by server {port.device_id}; delete the server.")
+            ports.delete(conn, port_id)
+        resp.status = falcon.HTTP_204
+
+
+def _fixed_ips(given: list[dict[str, str]]) -> tuple[FixedIp, ...]:
+    return tuple(FixedIp(item.get("subnet_id", ""), item.get("ip_address", "")) for item in given)
+
+
+def _mac(text: str) -> str:
+    """A MAC of one guest: no group address, not all zeros.
+
+    Raises: HttpError 400.
+    """
+    mac = text.lower().replace("-", ":")
+    if not _MAC.fullmatch(mac) or int(mac[:2], 16) & 1 or mac == "00:00:00:00:00:00":
+        raise HttpError(400, f"Invalid input for mac_address. Reason: '{text}' is not a valid MAC address.")
+    return mac
+
+
+def _check_fixed_settings(given: dict[str, Any], project_id: str) -> None:
+    """The default security group is the only one.
+
+    Raises: HttpError 400.
+    """
+    for group in given.get("security_groups", []):
+        if group not in ("default", default_group_id(project_id)):
+            raise HttpError(400, f"Security group {group} does not exist: there is only the default one.")
+
+
+def _check_security(given: dict[str, Any], secured: bool) -> None:
+    """Whether addresses are checked is said by the network.
+
+    Raises: HttpError 400.
+    """
+    if given.get("port_security_enabled", secured) != secured:
+        raise HttpError(400, "port_security_enabled is set on the network and cannot differ for a port.")
+
+
+def _address_filter(req: falcon.Request) -> list[sa.ColumnElement[bool]]:
+    """Conditions for fixed_ips=ip_address=..., fixed_ips=subnet_id=..., fixed_ips=ip_address_substr=...
+
+    Raises: HttpError 400.
+    """
+    where: list[sa.ColumnElement[bool]] = []
+    for text in values(req, "fixed_ips"):
+        name, separator, value = text.partition("=")
+        found = sa.select(addresses_table.c.port_id)
+        if name == "ip_address" and separator:
+            found = found.where(addresses_table.c.address == value)
+        elif name == "subnet_id" and separator:
+            found = found.where(addresses_table.c.subnet_id == value)
+        elif name == "ip_address_substr" and separator:
+            found = found.where(addresses_table.c.address.contains(value, autoescape=True))
+        else:
+            raise HttpError(400, f"Invalid filter fixed_ips={text}")
+        where.append(table.c.id.in_(found))
+    return where

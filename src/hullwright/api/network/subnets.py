@@ -1,0 +1,203 @@
+"""Subnets: list, create, show, change, delete; their arithmetic is in `ranges`."""
+
+from __future__ import annotations
+
+import ipaddress
+import uuid
+from typing import Any
+
+import falcon
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from hullwright.api.bodies import BOOLEAN, TEXT, TEXT_OR_NULL, UUID, Body
+from hullwright.api.context import ApiContext, Caller, caller
+from hullwright.api.errors import HttpError
+from hullwright.api.network import ranges
+from hullwright.api.network.listing import Listing, show
+from hullwright.api.network.networks import changeable, visible, visible_where
+from hullwright.api.network.views import subnet_view
+from hullwright.objects.errors import NetworkNotFound, SubnetNotFound
+from hullwright.objects.networks import Network, Subnet
+from hullwright.persistence import networks
+from hullwright.persistence.database import now
+from hullwright.persistence.models.networks import addresses as addresses_table
+from hullwright.persistence.models.networks import networks as networks_table
+from hullwright.persistence.models.networks import subnets as table
+
+_POOLS = {
+    "type": ["array", "null"],
+    "items": {
+        "type": "object",
+        "properties": {"start": {"type": "string"}, "end": {"type": "string"}},
+        "required": ["start", "end"],
+        "additionalProperties": False,
+    },
+}
+_CHANGEABLE: dict[str, Any] = {
+    "name": TEXT,
+    "enable_dhcp": BOOLEAN,
+    "gateway_ip": {"type": ["string", "null"]},
+    "allocation_pools": _POOLS,
+    "dns_nameservers": {"type": ["array", "null"], "items": {"type": "string"}, "maxItems": 5, "uniqueItems": True},
+    "host_routes": {"type": ["array", "null"], "maxItems": 0},
+    "description": {"const": ""},
+}
+_CREATE = Body(
+    "subnet",
+    {
+        **_CHANGEABLE,
+        "network_id": UUID,
+        "cidr": {"type": "string"},
+        "ip_version": {"enum": [4, 6]},
+        "project_id": TEXT_OR_NULL,
+        "tenant_id": TEXT_OR_NULL,
+        "ipv6_ra_mode": {"type": "null"},
+        "ipv6_address_mode": {"type": "null"},
+        "subnetpool_id": {"type": "null"},
+    },
+    required=("network_id", "cidr"),
+)
+_UPDATE = Body("subnet", _CHANGEABLE)
+_LISTING = Listing(
+    "subnets",
+    {
+        "id": table.c.id,
+        "name": table.c.name,
+        "network_id": table.c.network_id,
+        "cidr": table.c.cidr,
+        "ip_version": table.c.ip_version,
+        "gateway_ip": table.c.gateway_ip,
+        "enable_dhcp": table.c.enable_dhcp,
+    },
+)
+
+
+def _found(conn: Connection, who: Caller, subnet_id: str, *, change: bool) -> tuple[Subnet, Network]:
+    """A subnet and its network, which says who may see and change it.
+
+    Raises: SubnetNotFound, Forbidden.
+    """
+    subnet = networks.get_subnet(conn, subnet_id)
+    try:
+        return subnet, (changeable if change else visible)(conn, who, subnet.network_id)
+    except NetworkNotFound:
+        raise SubnetNotFound(id=subnet_id) from None
+
+
+class Subnets:
+    """GET and POST /v2.0/subnets."""
+
+    def __init__(self, context: ApiContext) -> None:
+        """Keep the parts."""
+        self._context = context
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """A page of the subnets of networks that the caller may see."""
+        theirs = sa.select(networks_table.c.id).where(*visible_where(caller(req)))
+        with self._context.db.read() as conn:
+            projects = dict(conn.execute(sa.select(networks_table.c.id, networks_table.c.project_id)).tuples().all())
+            resp.media = _LISTING.answer(
+                req,
+                self._context,
+                lambda where, page, limit: networks.list_subnets(
+                    conn, where=[*where, table.c.network_id.in_(theirs)], sort=page.sort, marker=page.marker, limit=limit
+                ),
+                lambda subnet: subnet_view(subnet, projects.get(subnet.network_id)),
+            )
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """A new subnet of a network."""
+        given = _CREATE.read(req)
+        net = ranges.parse_cidr(given["cidr"], given.get("ip_version", 4))
+        gateway = ranges.parse_gateway(net, given["gateway_ip"]) if "gateway_ip" in given else ranges.default_gateway(net)
+        pools = ranges.parse_pools(net, gateway, given.get("allocation_pools"))
+        with self._context.db.write() as conn:
+            network = changeable(conn, caller(req), given["network_id"])
+            _refuse_overlap(conn, network, net)
+            subnet = Subnet(
+                id=str(uuid.uuid4()),
+                network_id=network.id,
+                name=given.get("name", ""),
+                cidr=str(net),
+                ip_version=net.version,
+                gateway_ip=gateway,
+                enable_dhcp=given.get("enable_dhcp", True),
+                dns_nameservers=ranges.parse_nameservers(given.get("dns_nameservers") or []),
+                allocation_pools=pools,
+                created_at=now(),
+            )
+            networks.create_subnet(conn, subnet)
+        resp.status = falcon.HTTP_201
+        resp.media = {"subnet": subnet_view(subnet, network.project_id)}
+
+
+class SubnetItem:
+    """GET, PUT and DELETE /v2.0/subnets/{subnet_id}."""
+
+    def __init__(self, context: ApiContext) -> None:
+        """Keep the parts."""
+        self._context = context
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response, subnet_id: str) -> None:
+        """The subnet."""
+        with self._context.db.read() as conn:
+            subnet, network = _found(conn, caller(req), subnet_id, change=False)
+        resp.media = show(req, "subnet", subnet_view(subnet, network.project_id))
+
+    def on_put(self, req: falcon.Request, resp: falcon.Response, subnet_id: str) -> None:
+        """Change it; hosts hear of it when the next guest is plugged there."""
+        given = _UPDATE.read(req)
+        with self._context.db.write() as conn:
+            subnet, network = _found(conn, caller(req), subnet_id, change=True)
+            net = ipaddress.ip_network(subnet.cidr)
+            changes: dict[str, Any] = {name: given[name] for name in ("name", "enable_dhcp") if name in given}
+            gateway = subnet.gateway_ip
+            if "gateway_ip" in given:
+                gateway = changes["gateway_ip"] = ranges.parse_gateway(net, given["gateway_ip"])
+                if gateway is not None and gateway != subnet.gateway_ip:
+                    _refuse_taken(conn, subnet_id, gateway)
+            if given.get("allocation_pools") is not None:
+                changes["allocation_pools"] = ranges.parse_pools(net, gateway, given["allocation_pools"])
+                changes["next_address"] = None
+            elif gateway != subnet.gateway_ip:
+                ranges.parse_pools(net, gateway, [{"start": a, "end": b} for a, b in subnet.allocation_pools])
+            if "dns_nameservers" in given:
+                changes["dns_nameservers"] = ranges.parse_nameservers(given["dns_nameservers"] or [])
+            networks.update_subnet(conn, subnet_id, **changes)
+            subnet = networks.get_subnet(conn, subnet_id)
+        resp.media = {"subnet": subnet_view(subnet, network.project_id)}
+
+    def on_delete(self, req: falcon.Request, resp: falcon.Response, subnet_id: str) -> None:
+        """Delete it, unless a port has an address of it."""
+        with self._context.db.write() as conn:
+            _found(conn, caller(req), subnet_id, change=True)
+            networks.delete_subnet(conn, subnet_id)
+        resp.status = falcon.HTTP_204
+
+
+def _refuse_taken(conn: Connection, subnet_id: str, address: str) -> None:
+    """A guest's address cannot become the gateway's.
+
+    Raises: HttpError 409.
+    """
+    taken = sa.select(addresses_table.c.port_id).where(addresses_table.c.subnet_id == subnet_id, addresses_table.c.address == address)
+    if (port_id := conn.scalar(taken)) is not None:
+        raise HttpError(409, f"Gateway IP {address} is in use by port {port_id}.")
+
+
+def _refuse_overlap(conn: Connection, network: Network, net: ranges.Net) -> None:
+    """Ranges of one network never overlap; nor may those of two that a host routes, for it could not tell them apart.
+
+    Raises: HttpError 400.
+    """
+    for other in networks.list_all(conn):
+        if other.id != network.id and "bridge" in (other.mode, network.mode):
+            continue
+        for subnet in other.subnets:
+            if subnet.ip_version == net.version and ipaddress.ip_network(subnet.cidr).overlaps(net):
+                raise HttpError(
+                    400,
+                    f"Invalid input for operation: Requested subnet with cidr: {net} for network: {network.id} overlaps with "
+                    f"subnet {subnet.id} ({subnet.cidr}) of network {other.id}.",
+                )
