@@ -1,0 +1,67 @@
+"""Limits, zones and extensions of the Block Storage API."""
+
+from __future__ import annotations
+
+import falcon
+import sqlalchemy as sa
+
+from hullwright.api.context import ApiContext, caller
+from hullwright.api.volume.versions import before
+from hullwright.persistence.models.volumes import volumes as table
+
+_UNLIMITED = -1
+
+
+@falcon.before(before)
+class Limits:
+    """GET /v3/limits."""
+
+    def __init__(self, context: ApiContext) -> None:
+        """Keep the parts."""
+        self._context = context
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """What the caller's project uses; nothing is limited."""
+        counted = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(table.c.size_gb), 0))
+        with self._context.db.read() as conn:
+            count, gigabytes = conn.execute(counted.where(table.c.project_id == caller(req).project_id)).one()
+        resp.media = {
+            "limits": {
+                "rate": [],
+                "absolute": {
+                    "maxTotalVolumes": _UNLIMITED,
+                    "maxTotalVolumeGigabytes": _UNLIMITED,
+                    "maxTotalSnapshots": 0,
+                    "maxTotalBackups": 0,
+                    "maxTotalBackupGigabytes": 0,
+                    "totalVolumesUsed": count,
+                    "totalGigabytesUsed": int(gigabytes),
+                    "totalSnapshotsUsed": 0,
+                    "totalBackupsUsed": 0,
+                    "totalBackupGigabytesUsed": 0,
+                },
+            }
+        }
+
+
+@falcon.before(before)
+class Zones:
+    """GET /v3/os-availability-zone."""
+
+    def __init__(self, context: ApiContext) -> None:
+        """Keep the parts."""
+        self._context = context
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Volumes of the embedded service are in one zone."""
+        name = self._context.conf.default_availability_zone
+        resp.media = {"availabilityZoneInfo": [{"zoneName": name, "zoneState": {"available": True}}]}
+
+
+@falcon.before(before)
+class Extensions:
+    """GET /v3/extensions."""
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """None."""
+        resp.media = {"extensions": []}
