@@ -69,7 +69,8 @@ def build(guest: GuestSpec, settings: Settings, disks: Sequence[tuple[LocalDisk,
 
 def _text(parent: ET.Element, tag: str, text: object, **attributes: str) -> ET.Element:
     element = ET.SubElement(parent, tag, attributes)
-    element.text = str(text)
+    # XML has no way to say control characters, and libvirt wants a title on one line.
+    element.text = "".join(letter if letter.isprintable() else " " for letter in str(text))
     return element
 
 

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from hullwright.drivers import libvirt_storage as storage
-from hullwright.drivers.libvirt_pool import LibvirtPool
+from hullwright.drivers.libvirt_pool import LibvirtPool, load_libvirt
 from hullwright.drivers.virt.contract import ImageSource, ReportProgress, VirtDriver
 from hullwright.drivers.virt.libvirt import capabilities, config_drive, disks, domain_xml, domains
 from hullwright.drivers.virt.libvirt.image_transfer import ImageCache
@@ -20,7 +20,6 @@ from hullwright.objects.hosts import HostFacts, HostRef
 from hullwright.objects.images import CachedImage, Image
 from hullwright.objects.states import PowerState
 
-MIB = 1024**2
 GIB = 1024**3
 
 
@@ -41,8 +40,8 @@ class LibvirtDriver(VirtDriver):
     def facts(self) -> HostFacts:
         """See VirtDriver.facts."""
         with self._connection("read facts") as connection:
+            libvirt = load_libvirt()
             can = capabilities.read(connection)
-            _model, memory_mb, vcpus, *_rest = connection.getInfo()
             pool = self._pool.ensure(connection)
             storage.refresh(pool)  # the room that is left is only counted then
             _state, capacity_bytes, _allocated, free_bytes = pool.info()
@@ -50,8 +49,9 @@ class LibvirtDriver(VirtDriver):
                 hostname=connection.getHostname(),
                 hypervisor_type="KVM" if "kvm" in can.virt_types else "QEMU",
                 hypervisor_version=connection.getVersion(),
-                vcpus=vcpus,
-                memory_mb=memory_mb,
+                vcpus=connection.getInfo()[2],
+                # Not getInfo's: that is a sum over NUMA nodes, which leaves out memory that was added later.
+                memory_mb=connection.getMemoryStats(libvirt.VIR_NODE_MEMORY_STATS_ALL_CELLS)["total"] // 1024,
                 disk_gb=capacity_bytes // GIB,
                 disk_free_gb=free_bytes // GIB,
                 cpu_model=can.cpu_model,
