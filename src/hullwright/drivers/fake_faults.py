@@ -62,8 +62,9 @@ class Rule:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Rule:
         """Raises: ValueError for a rule that cannot be meant."""
+        fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
         try:
-            rule = cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
+            rule = cls(**fields)
         except TypeError as error:
             raise ValueError(f"bad fault rule {dict(data)}: {error}") from error
         if rule.when not in ("before", "during", "after"):

@@ -42,7 +42,12 @@ class Drivers:
         self, conf: Any, *, ports: PortStore, volumes: VolumeStore, images: ImageStore, image_reader: ImageReader | None = None
     ) -> None:
         self._conf = conf
-        self._stores = {"network": {"ports": ports}, "volume": {"volumes": volumes, "images": image_reader}, "image": {"images": images}}
+        self._stores: dict[str, dict[str, Any]] = {
+            "network": {"ports": ports},
+            "volume": {"volumes": volumes},
+            "image": {"images": images},
+        }
+        self._image_reader = image_reader
         self._lock = threading.RLock()
         self._services: dict[str, Any] = {}
         self._hypervisors: dict[HostRef, VirtDriver] = {}
@@ -62,7 +67,10 @@ class Drivers:
         if found is None:
             with self._lock:
                 if kind not in self._services:
-                    self._services[kind] = load(kind, self._conf[kind].driver)(self._conf, **self._stores[kind])
+                    given = dict(self._stores[kind])
+                    if kind == "volume":  # volumes are made from the image service's images
+                        given["images"] = self._image_reader or self.image
+                    self._services[kind] = load(kind, self._conf[kind].driver)(self._conf, **given)
                 found = self._services[kind]
         return found
 

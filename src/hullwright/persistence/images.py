@@ -106,7 +106,9 @@ def delete(conn: Connection, image_id: str) -> None:
             instances.c.image_id == image_id,
         )
     )
-    filling = sa.select(volumes.c.id).where(volumes.c.image_id == image_id, volumes.c.status == "creating")
+    # A volume without a host has no bytes yet: those of the local driver are made when it is first used.
+    unfilled = sa.and_(volumes.c.host.is_(None), volumes.c.status.in_(["available", "reserved"]))
+    filling = sa.select(volumes.c.id).where(volumes.c.image_id == image_id, sa.or_(volumes.c.status == "creating", unfilled))
     if conn.execute(builds.limit(1)).first() or conn.execute(filling.limit(1)).first():
         raise ImageInUse(id=image_id)
     conn.execute(images.delete().where(images.c.id == image_id))

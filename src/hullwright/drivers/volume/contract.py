@@ -6,7 +6,7 @@ Volume and attachment ids are chosen by the caller.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from hullwright.objects.hosts import HostRef
@@ -58,10 +58,17 @@ class VolumeStore(Protocol):
 
 
 class ImageReader(Protocol):
-    """Where the bytes of a volume made from an image come from."""
+    """Where the bytes of a volume made from an image come from: an image driver, seen from a volume service."""
 
-    def __call__(self, image_id: str) -> tuple[Image, str]:
-        """The image and a path on this machine from which it can be read."""
+    def show(self, image_id: str) -> Image:
+        """Raises: ImageNotFound."""
+        ...
+
+    def read(self, image: Image, offset: int = 0) -> Iterator[bytes]:
+        """Yield the bytes from `offset` on, in chunks.
+
+        Raises: ImageUnavailable.
+        """
         ...
 
 
@@ -77,13 +84,17 @@ class VolumeDriver(ABC):
 
     @abstractmethod
     def release(self, instance_uuid: str) -> None:
-        """Leave no attachment of the instance; delete volumes marked so; the others become available. Gone is done."""
+        """Leave no attachment of the instance; delete volumes marked so; the others become available. Gone is done.
+
+        Raises: VolumeError; HypervisorUnavailable when bytes are on a host that is silent: all else is done by then, and a later
+        call goes on with them.
+        """
 
     @abstractmethod
     def connect(self, host: HostRef, instance_uuid: str) -> list[tuple[Attachment, Connection]]:
         """Make the instance's volumes reachable from the host.
 
-        Raises: VolumeConnectError, VolumeError.
+        Raises: VolumeConnectError, VolumeError, HypervisorUnavailable, HostDiskFull, ImageUnacceptable, ImageUnavailable, ImageCorrupt.
         """
 
     @abstractmethod
@@ -100,12 +111,15 @@ class VolumeDriver(ABC):
     def create(self, volume: Volume) -> Volume:
         """Make an empty or image-filled volume whose row is there with status creating.
 
-        Raises: VolumeError.
+        Raises: VolumeError, ImageUnavailable.
         """
 
     @abstractmethod
     def delete(self, volume_id: str) -> None:
-        """Leave nothing of the volume's bytes."""
+        """Leave nothing of the volume's bytes.
+
+        Raises: VolumeError, HypervisorUnavailable.
+        """
 
     @abstractmethod
     def close(self) -> None:

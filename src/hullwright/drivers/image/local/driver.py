@@ -5,7 +5,6 @@ Not for: uploads; the API writes to the directory itself (`store`).
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -40,15 +39,6 @@ class LocalImageDriver(ImageDriver):
             yield from self.directory.open_at(image.id, offset)
         except (ImageNotFound, ImageStorageError) as error:
             raise ImageUnavailable(image=image.id, reason=error.text) from error
-
-    def locate(self, image_id: str) -> tuple[Image, str]:
-        """The image and the path of its bytes on this machine: the `ImageReader` of the local volume driver.
-
-        Raises: ImageNotFound, ImageUnavailable.
-        """
-        image = self.show(image_id)
-        self._check(image)
-        return image, os.fspath(self.directory.path(image_id))
 
     def _check(self, image: Image) -> None:
         """Refuse an image that is not whole.

@@ -1,0 +1,1 @@
+"""The embedded volume service: files in a libvirt storage pool of each host."""
