@@ -1,32 +1,56 @@
-"""A database with all tables, once on SQLite and once on PostgreSQL, for the embedded services' tests."""
+"""The whole application on a real SQLite database, spoken to without a socket."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
+import uuid as uuids
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
+from falcon import testing
 
-from hullwright.persistence.database import Database
-from hullwright.persistence.models import metadata
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def any_db(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
-    """Each test that asks for it runs on both databases."""
-    sqlite = f"sqlite:///{tmp_path}/test.db"
-    url = sqlite if request.param == "sqlite" else request.getfixturevalue("fresh_postgres_url")
-    yield from _open(url)
+from hullwright.api.app import create_app
+from hullwright.conductor.client import ConductorClient
+from hullwright.objects.flavors import Flavor
+from hullwright.objects.instances import Instance, RequestSpec
+from hullwright.objects.states import TaskState, VmState
+from hullwright.persistence import instances
+from hullwright.persistence.database import Database, now
+from hullwright.persistence.wakeup import Wakeup
 
 
 @pytest.fixture
-def db(tmp_path: Path) -> Iterator[Database]:
-    """SQLite, for what does not depend on the database."""
-    yield from _open(f"sqlite:///{tmp_path}/test.db")
+def api(sqlite_db: Database, conf: Any) -> Iterator[testing.TestClient]:
+    """The application with its default options: everybody is the administrator of one project."""
+    wakeup = Wakeup(sqlite_db, conf.state_path)
+    yield testing.TestClient(create_app(sqlite_db, conf, ConductorClient(sqlite_db, conf, wakeup)))
+    wakeup.close()
 
 
-def _open(url: str) -> Iterator[Database]:
-    db = Database(url)
-    metadata.create_all(db.engine)
-    yield db
-    db.close()
+@pytest.fixture
+def make_instance(sqlite_db: Database) -> Callable[..., str]:
+    """Writes an instance that is being built; answers its uuid."""
+
+    def make(**changes: Any) -> str:
+        uuid = str(uuids.uuid4())
+        flavor = Flavor("1", "small", 1, 512, 1)
+        values: dict[str, Any] = {
+            "uuid": uuid,
+            "name": "vm",
+            "project_id": "hullwright",
+            "user_id": "hullwright",
+            "vm_state": VmState.BUILDING,
+            "task_state": TaskState.SCHEDULING,
+            "power_state": 0,
+            "flavor": flavor,
+            "image_id": None,
+            "hostname": "vm",
+            "created_at": now(),
+            "updated_at": now(),
+            "spec": RequestSpec(uuid, "hullwright", "hullwright", flavor),
+        }
+        with sqlite_db.write() as conn:
+            instances.create(conn, Instance(**(values | changes)))
+        return uuid
+
+    return make

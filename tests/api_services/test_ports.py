@@ -46,9 +46,9 @@ def addresses(found: Sequence[Port]) -> list[str]:
     return [fixed.address for port in found for fixed in port.fixed_ips]
 
 
-def test_a_port_gets_a_mac_and_the_next_address_of_the_pool(any_db: Database) -> None:
-    network = make_network(any_db, ("192.0.2.10", "192.0.2.20"))
-    store = SqlPortStore(any_db)
+def test_a_port_gets_a_mac_and_the_next_address_of_the_pool(db: Database) -> None:
+    network = make_network(db, ("192.0.2.10", "192.0.2.20"))
+    store = SqlPortStore(db)
     first = store.ensure_ports("server-1", "project", [ask(network), ask(network)])
     second = store.ensure_ports("server-2", "project", [ask(network)])
     assert addresses(first + second) == ["192.0.2.10", "192.0.2.11", "192.0.2.12"]
@@ -56,28 +56,28 @@ def test_a_port_gets_a_mac_and_the_next_address_of_the_pool(any_db: Database) ->
     assert [port.id for port in store.ports_of("server-1")] == [port.id for port in first]
 
 
-def test_asking_twice_finds_the_same_port_and_writes_nothing(any_db: Database) -> None:
-    network = make_network(any_db, ("192.0.2.10", "192.0.2.20"))
-    store, requests = SqlPortStore(any_db), [ask(network), ask(network, "192.0.2.200")]
+def test_asking_twice_finds_the_same_port_and_writes_nothing(db: Database) -> None:
+    network = make_network(db, ("192.0.2.10", "192.0.2.20"))
+    store, requests = SqlPortStore(db), [ask(network), ask(network, "192.0.2.200")]
     first = store.ensure_ports("server", "project", requests)
-    before = any_db.statements
+    before = db.statements
     assert store.ensure_ports("server", "project", requests) == first
-    assert any_db.statements - before <= 4  # BEGIN, ports, their addresses, COMMIT
+    assert db.statements - before <= 4  # BEGIN, ports, their addresses, COMMIT
     assert addresses(first) == ["192.0.2.10", "192.0.2.200"]
 
 
-def test_a_new_port_costs_few_statements_however_many_addresses_are_in_use(any_db: Database) -> None:
-    network = make_network(any_db, ("192.0.2.2", "192.0.2.254"))
-    store = SqlPortStore(any_db)
+def test_a_new_port_costs_few_statements_however_many_addresses_are_in_use(db: Database) -> None:
+    network = make_network(db, ("192.0.2.2", "192.0.2.254"))
+    store = SqlPortStore(db)
     store.ensure_ports("crowd", "project", [ask(network) for _ in range(200)])
-    before = any_db.statements
+    before = db.statements
     store.ensure_ports("server", "project", [ask(network)])
-    assert any_db.statements - before <= 8
+    assert db.statements - before <= 8
 
 
-def test_freed_addresses_are_found_again_around_the_end_of_the_pool(any_db: Database) -> None:
-    network = make_network(any_db, ("192.0.2.10", "192.0.2.15"), ("192.0.2.30", "192.0.2.31"))
-    store = SqlPortStore(any_db)
+def test_freed_addresses_are_found_again_around_the_end_of_the_pool(db: Database) -> None:
+    network = make_network(db, ("192.0.2.10", "192.0.2.15"), ("192.0.2.30", "192.0.2.31"))
+    store = SqlPortStore(db)
     given = addresses([store.ensure_ports(f"s{n}", "p", [ask(network)])[0] for n in range(8)])
     assert given == [*(f"192.0.2.{n}" for n in range(10, 16)), "192.0.2.30", "192.0.2.31"]
     store.release("s4")
@@ -87,18 +87,18 @@ def test_freed_addresses_are_found_again_around_the_end_of_the_pool(any_db: Data
     assert store.ports_of("too-many") == []
 
 
-def test_a_failed_request_leaves_none_of_its_ports(any_db: Database) -> None:
-    network = make_network(any_db, ("192.0.2.10", "192.0.2.11"))
-    store = SqlPortStore(any_db)
+def test_a_failed_request_leaves_none_of_its_ports(db: Database) -> None:
+    network = make_network(db, ("192.0.2.10", "192.0.2.11"))
+    store = SqlPortStore(db)
     with pytest.raises(NoMoreFixedIps):
         store.ensure_ports("server", "p", [ask(network) for _ in range(3)])
     assert store.ports_of("server") == []
     assert len(store.ensure_ports("other", "p", [ask(network), ask(network)])) == 2
 
 
-def test_an_address_asked_for_is_given_or_refused_with_the_reason(any_db: Database) -> None:
-    network = make_network(any_db, ("192.0.2.10", "192.0.2.20"))
-    store = SqlPortStore(any_db)
+def test_an_address_asked_for_is_given_or_refused_with_the_reason(db: Database) -> None:
+    network = make_network(db, ("192.0.2.10", "192.0.2.20"))
+    store = SqlPortStore(db)
     assert addresses(store.ensure_ports("a", "p", [ask(network, "192.0.2.11")])) == ["192.0.2.11"]
     with pytest.raises(FixedIpAlreadyInUse, match=r"192\.0\.2\.11"):
         store.ensure_ports("b", "p", [ask(network, "192.0.2.11")])
@@ -109,33 +109,31 @@ def test_an_address_asked_for_is_given_or_refused_with_the_reason(any_db: Databa
     assert addresses(store.ensure_ports("c", "p", [ask(network), ask(network)])) == ["192.0.2.10", "192.0.2.12"]
 
 
-def test_a_network_gives_one_address_of_each_ip_version(any_db: Database) -> None:
-    network = make_network(any_db, ("192.0.2.10", "192.0.2.20"))
-    with any_db.write() as conn:
+def test_a_network_gives_one_address_of_each_ip_version(db: Database) -> None:
+    network = make_network(db, ("192.0.2.10", "192.0.2.20"))
+    with db.write() as conn:
         pool = (("2001:db8::2", "2001:db8::ffff:ffff:ffff:ffff"),)
-        networks.create_subnet(
-            conn, Subnet(new_id(), network, "six", "2001:db8::/64", 6, allocation_pools=pool, created_at=now())
-        )
-    assert addresses(SqlPortStore(any_db).ensure_ports("s", "p", [ask(network)])) == ["192.0.2.10", "2001:db8::2"]
+        networks.create_subnet(conn, Subnet(new_id(), network, "six", "2001:db8::/64", 6, allocation_pools=pool, created_at=now()))
+    assert addresses(SqlPortStore(db).ensure_ports("s", "p", [ask(network)])) == ["192.0.2.10", "2001:db8::2"]
 
 
-def test_a_network_without_subnets_gives_a_port_without_address(any_db: Database) -> None:
-    assert SqlPortStore(any_db).ensure_ports("s", "p", [ask(make_network(any_db))])[0].fixed_ips == ()
+def test_a_network_without_subnets_gives_a_port_without_address(db: Database) -> None:
+    assert SqlPortStore(db).ensure_ports("s", "p", [ask(make_network(db))])[0].fixed_ips == ()
 
 
-def test_an_unknown_network_and_an_unknown_user_port_are_refused(any_db: Database) -> None:
-    store = SqlPortStore(any_db)
+def test_an_unknown_network_and_an_unknown_user_port_are_refused(db: Database) -> None:
+    store = SqlPortStore(db)
     with pytest.raises(NetworkNotFound):
         store.ensure_ports("s", "p", [ask(new_id())])
     with pytest.raises(PortNotFound):
-        store.ensure_ports("s", "p", [ask(make_network(any_db), user_port=True)])
+        store.ensure_ports("s", "p", [ask(make_network(db), user_port=True)])
 
 
-def test_release_deletes_the_builds_ports_frees_the_users_and_may_be_repeated(any_db: Database) -> None:
-    network = make_network(any_db, ("192.0.2.10", "192.0.2.20"))
-    with any_db.write() as conn:
+def test_release_deletes_the_builds_ports_frees_the_users_and_may_be_repeated(db: Database) -> None:
+    network = make_network(db, ("192.0.2.10", "192.0.2.20"))
+    with db.write() as conn:
         mine = ports.create(conn, Port(new_id(), network, "", created_at=now()), ports.lock_networks(conn, [network])[network])
-    store = SqlPortStore(any_db)
+    store = SqlPortStore(db)
     made = store.ensure_ports("s", "p", [ask(network, port_id=mine.id, user_port=True), ask(network)])
     assert addresses(made) == ["192.0.2.10", "192.0.2.11"]
     store.bind([port.id for port in made], "host-1")
@@ -145,29 +143,29 @@ def test_release_deletes_the_builds_ports_frees_the_users_and_may_be_repeated(an
     for _ in range(2):
         store.release("s")
         assert store.ports_of("s") == []
-    with any_db.read() as conn:
+    with db.read() as conn:
         assert [(port.id, port.device_id, port.host) for port in ports.list_all(conn)] == [(mine.id, None, None)]
 
 
-def test_what_is_in_use_cannot_be_deleted(any_db: Database) -> None:
-    network = make_network(any_db, ("192.0.2.10", "192.0.2.20"))
-    store = SqlPortStore(any_db)
+def test_what_is_in_use_cannot_be_deleted(db: Database) -> None:
+    network = make_network(db, ("192.0.2.10", "192.0.2.20"))
+    store = SqlPortStore(db)
     store.ensure_ports("s", "p", [ask(network)])
     subnet = store.network(network).subnets[0].id
-    with pytest.raises(NetworkInUse), any_db.write() as conn:
+    with pytest.raises(NetworkInUse), db.write() as conn:
         networks.delete(conn, network)
-    with pytest.raises(SubnetInUse), any_db.write() as conn:
+    with pytest.raises(SubnetInUse), db.write() as conn:
         networks.delete_subnet(conn, subnet)
     store.release("s")
-    with any_db.write() as conn:
+    with db.write() as conn:
         networks.delete(conn, network)
     with pytest.raises(NetworkNotFound):
         store.network(network)
 
 
-def test_many_builds_at_once_share_a_pool_without_doubles_and_fill_it_exactly(any_db: Database) -> None:
-    network = make_network(any_db, ("192.0.2.100", "192.0.2.159"))  # 60 addresses for 80 servers
-    store = SqlPortStore(any_db)
+def test_many_builds_at_once_share_a_pool_without_doubles_and_fill_it_exactly(db: Database) -> None:
+    network = make_network(db, ("192.0.2.100", "192.0.2.159"))  # 60 addresses for 80 servers
+    store = SqlPortStore(db)
 
     def build(number: int) -> list[str]:
         try:
@@ -180,9 +178,9 @@ def test_many_builds_at_once_share_a_pool_without_doubles_and_fill_it_exactly(an
     assert len(given) == len(set(given)) == 60
 
 
-def test_one_address_asked_for_by_many_goes_to_one(any_db: Database) -> None:
-    network = make_network(any_db, ("192.0.2.10", "192.0.2.20"))
-    store = SqlPortStore(any_db)
+def test_one_address_asked_for_by_many_goes_to_one(db: Database) -> None:
+    network = make_network(db, ("192.0.2.10", "192.0.2.20"))
+    store = SqlPortStore(db)
 
     def build(number: int) -> bool:
         try:
@@ -195,19 +193,19 @@ def test_one_address_asked_for_by_many_goes_to_one(any_db: Database) -> None:
         assert sum(pool.map(build, range(24))) == 1
 
 
-def test_one_step_run_by_two_conductors_makes_one_port(any_db: Database) -> None:
-    network = make_network(any_db, ("192.0.2.10", "192.0.2.20"))
-    store, request = SqlPortStore(any_db), ask(network)
+def test_one_step_run_by_two_conductors_makes_one_port(db: Database) -> None:
+    network = make_network(db, ("192.0.2.10", "192.0.2.20"))
+    store, request = SqlPortStore(db), ask(network)
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda _: store.ensure_ports("server", "p", [request]), range(16)))
     assert {port.id for made in found for port in made} == {request.port_id}
     assert {address for made in found for address in addresses(made)} == {"192.0.2.10"}
 
 
-def test_builds_on_two_networks_in_any_order_never_wait_for_each_other_for_ever(any_db: Database) -> None:
-    one = make_network(any_db, ("192.0.2.10", "192.0.2.90"))
-    two = make_network(any_db, ("198.51.100.10", "198.51.100.90"), cidr="198.51.100.0/24", gateway=None)
-    store = SqlPortStore(any_db)
+def test_builds_on_two_networks_in_any_order_never_wait_for_each_other_for_ever(db: Database) -> None:
+    one = make_network(db, ("192.0.2.10", "192.0.2.90"))
+    two = make_network(db, ("198.51.100.10", "198.51.100.90"), cidr="198.51.100.0/24", gateway=None)
+    store = SqlPortStore(db)
 
     def build(number: int) -> int:
         order = [one, two] if number % 2 else [two, one]

@@ -33,8 +33,8 @@ def blank(**more: object) -> BlockDeviceRequest:
     return existing(new_id(), source_type="blank", size_gb=2, **more)
 
 
-def test_a_volume_is_reserved_attached_and_available_again_after_release(any_db: Database) -> None:
-    store, volume_id = SqlVolumeStore(any_db), make_volume(any_db)
+def test_a_volume_is_reserved_attached_and_available_again_after_release(db: Database) -> None:
+    store, volume_id = SqlVolumeStore(db), make_volume(db)
     [attachment] = store.reserve("server", "p", "u", [existing(volume_id)])
     assert (store.volume(volume_id).status, attachment.state) == ("reserved", "reserved")
     store.mark_attached([attachment.id], "host-1")
@@ -48,16 +48,16 @@ def test_a_volume_is_reserved_attached_and_available_again_after_release(any_db:
         assert store.attachments_of("server") == []
 
 
-def test_reserving_twice_finds_the_same_attachments(any_db: Database) -> None:
-    store = SqlVolumeStore(any_db)
-    devices = [existing(make_volume(any_db)), blank()]
+def test_reserving_twice_finds_the_same_attachments(db: Database) -> None:
+    store = SqlVolumeStore(db)
+    devices = [existing(make_volume(db)), blank()]
     first = store.reserve("server", "p", "u", devices)
     assert store.reserve("server", "p", "u", devices) == first
     assert store.volume(devices[1].volume_id).status == "creating"
 
 
-def test_a_volume_that_is_not_free_or_not_there_is_refused_and_nothing_is_kept(any_db: Database) -> None:
-    store, free, taken = SqlVolumeStore(any_db), make_volume(any_db), make_volume(any_db)
+def test_a_volume_that_is_not_free_or_not_there_is_refused_and_nothing_is_kept(db: Database) -> None:
+    store, free, taken = SqlVolumeStore(db), make_volume(db), make_volume(db)
     store.reserve("first", "p", "u", [existing(taken)])
     with pytest.raises(VolumeInvalidState):
         store.reserve("second", "p", "u", [existing(free), existing(taken)])
@@ -67,8 +67,8 @@ def test_a_volume_that_is_not_free_or_not_there_is_refused_and_nothing_is_kept(a
     assert store.attachments_of("second") == []
 
 
-def test_of_many_that_want_one_volume_one_gets_it(any_db: Database) -> None:
-    store, volume_id = SqlVolumeStore(any_db), make_volume(any_db)
+def test_of_many_that_want_one_volume_one_gets_it(db: Database) -> None:
+    store, volume_id = SqlVolumeStore(db), make_volume(db)
 
     def build(number: int) -> bool:
         try:
@@ -81,8 +81,8 @@ def test_of_many_that_want_one_volume_one_gets_it(any_db: Database) -> None:
         assert sum(pool.map(build, range(24))) == 1
 
 
-def test_release_answers_the_volumes_to_delete_again_until_they_are_forgotten(any_db: Database) -> None:
-    store = SqlVolumeStore(any_db)
+def test_release_answers_the_volumes_to_delete_again_until_they_are_forgotten(db: Database) -> None:
+    store = SqlVolumeStore(db)
     doomed, kept, unfinished = blank(delete_on_termination=True), blank(), blank()
     store.reserve("server", "p", "u", [doomed, kept, unfinished])
     for device in (doomed, kept):
@@ -100,8 +100,8 @@ def test_release_answers_the_volumes_to_delete_again_until_they_are_forgotten(an
     assert store.release("server") == []
 
 
-def test_attachments_come_in_boot_order_then_in_that_of_the_request(any_db: Database) -> None:
-    store = SqlVolumeStore(any_db)
+def test_attachments_come_in_boot_order_then_in_that_of_the_request(db: Database) -> None:
+    store = SqlVolumeStore(db)
     devices = [blank(), blank(boot_index=1), blank(boot_index=-1), blank(boot_index=0)]
     store.reserve("server", "p", "u", devices)
     order = [found.id for found in store.attachments_of("server")]
