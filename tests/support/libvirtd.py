@@ -1,8 +1,8 @@
 """Real libvirtds and a real guest for tests: fixtures `libvirt_host`, `two_libvirt_hosts`, `guest_image`; `Libvirtd`.
 
-Each test session has daemons of its own (tools/libvirtd), whatever the system runs, and takes them down with all their
-guests and networks at its end; what a killed session left is taken down by the next one. A machine that cannot have
-them fails the tests with the reason: they are never skipped.
+Each test session has daemons of its own (tools/libvirtd), whatever the system runs, each in a network namespace of its own,
+and takes them down with all their guests and networks at its end; what a killed session left is taken down by the next one.
+A machine that cannot have them fails the tests with the reason: they are never skipped.
 
 Not for: connections, domains, networks; tests make those through the drivers, or with libvirt-python.
 """
@@ -18,6 +18,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOL = ROOT / "tools" / "libvirtd"
+_AS_ROOT = [] if os.geteuid() == 0 else ["sudo", "-n"]
 START_SECONDS = 120
 STOP_SECONDS = 120
 
@@ -32,9 +33,14 @@ class Libvirtd:
     Disks and console files may be anywhere: the daemon sees the machine's file system, and its guests run as root.
     """
 
-    def __init__(self, name: str, directory: Path) -> None:
+    def __init__(self, name: str, directory: Path, netns: str | None = None) -> None:
+        """`netns`: name of a network namespace of its own, made when it is started and gone when it is purged.
+
+        Without one, bridges and subnets are this machine's, common to all daemons.
+        """
         self.name = name
         self.directory = directory
+        self.netns = netns
 
     @property
     def uri(self) -> str:
@@ -49,23 +55,50 @@ class Libvirtd:
             return None
         return pid if Path("/proc", str(pid)).exists() else None
 
+    def run(self, *command: str, timeout_seconds: float = 30.0) -> subprocess.CompletedProcess[str]:
+        """Run a command where the host's bridges are, as root: ping a guest, say."""
+        return subprocess.run(
+            [*_AS_ROOT, *self._inside(), *command],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout_seconds,
+            check=False,
+        )
+
+    def answers_ping(self, address: str, seconds: float = 20.0) -> bool:
+        """True as soon as a guest answers."""
+        return self.run("ping", "-c", "1", "-w", str(int(seconds)), address, timeout_seconds=seconds + 10).returncode == 0
+
     def start(self) -> None:
         """Start it and wait until it answers; nothing to do when it runs. Raises: LibvirtdError."""
+        self._have_netns()
         self._tool("start", START_SECONDS)
 
     def stop(self, purge: bool = True) -> None:
         """Stop it; with `purge` its guests, networks and directory go too. Raises: LibvirtdError."""
+        self._have_netns()  # to purge a daemon that died it is started once more
         self._tool("stop", STOP_SECONDS, *(["--purge"] if purge else []))
+        if purge and self.netns is not None:
+            subprocess.run([*_AS_ROOT, "ip", "netns", "del", self.netns], check=True, timeout=30)
 
     def kill(self) -> None:
         """End the daemon as a crash does. Its guests and networks stay; `start` finds them again."""
         pid = self.pid
         if pid is not None:
-            as_root = [] if os.geteuid() == 0 else ["sudo", "-n"]
-            subprocess.run([*as_root, "kill", "-KILL", str(pid)], check=True)
+            subprocess.run([*_AS_ROOT, "kill", "-KILL", str(pid)], check=True)
+
+    def _have_netns(self) -> None:
+        if self.netns is not None and not Path("/run/netns", self.netns).exists():
+            subprocess.run([*_AS_ROOT, "ip", "netns", "add", self.netns], check=True, timeout=30)
+            self.run("ip", "link", "set", "lo", "up")
+
+    def _inside(self) -> list[str]:
+        return [] if self.netns is None else ["ip", "netns", "exec", self.netns]
 
     def _tool(self, action: str, timeout_seconds: float, *more: str) -> None:
-        command = [str(TOOL), action, "--name", self.name, "--dir", str(self.directory), *more]
+        as_root = _AS_ROOT if self.netns is not None else []
+        command = [*as_root, *self._inside(), str(TOOL), action, "--name", self.name, "--dir", str(self.directory), *more]
         done = subprocess.run(
             command,
             stdin=subprocess.DEVNULL,
@@ -113,19 +146,23 @@ def make_guest_image(directory: Path = ROOT / "var" / "guest") -> GuestImage:
 _SESSIONS = ROOT / "var" / "test-libvirt"
 
 
+def _netns(session: Path, name: str) -> str:
+    return f"hullwright-{session.name}-{name}"
+
+
 def _purge_dead_sessions() -> None:
     for session in _SESSIONS.glob("[0-9]*"):
         if Path("/proc", session.name).exists():
             continue
         for directory in session.iterdir():
-            Libvirtd(directory.name, directory).stop()
+            Libvirtd(directory.name, directory, _netns(session, directory.name)).stop()
         with contextlib.suppress(OSError):  # another session was first
             session.rmdir()
 
 
 def _session_host(name: str) -> Iterator[Libvirtd]:
     session = _SESSIONS / str(os.getpid())
-    host = Libvirtd(name, session / name)
+    host = Libvirtd(name, session / name, _netns(session, name))
     try:
         _purge_dead_sessions()
         session.mkdir(parents=True, exist_ok=True)  # ours, where sudo makes the rest
@@ -151,7 +188,7 @@ def _second_libvirt_host() -> Iterator[Libvirtd]:
 
 @pytest.fixture(scope="session")
 def two_libvirt_hosts(libvirt_host: Libvirtd, _second_libvirt_host: Libvirtd) -> tuple[Libvirtd, Libvirtd]:
-    """Two running libvirtds as two hosts; the first is `libvirt_host`. Bridges are common to both."""
+    """Two running libvirtds as two hosts; the first is `libvirt_host`. Each has a network namespace of its own, as hosts do."""
     return libvirt_host, _second_libvirt_host
 
 
