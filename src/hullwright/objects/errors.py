@@ -1,6 +1,7 @@
 """One tree of errors. A class says its HTTP code, whether another host may help, and a hint for a person.
 
 Not for: translating foreign errors; a driver does that once, at its own edge.
+It has more than 400 lines because it is a list: one tree, read from top to bottom, each class a few lines.
 The first line of a class's docstring explains it; `message` is a template filled from keyword arguments. Arguments are JSON scalars,
 because an error that leaves a step is stored in the flow store and read back in another process.
 """
