@@ -23,6 +23,7 @@ class RequestSpec(Record):
     flavor: Flavor
     image_id: str | None = None
     image_properties: Mapping[str, str] = field(default_factory=dict)
+    image_disk_format: str | None = None
     image_min_ram_mb: int = 0
     image_min_disk_gb: int = 0
     availability_zone: str | None = None

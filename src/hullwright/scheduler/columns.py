@@ -238,7 +238,8 @@ class Columns:
 
     def _put(self, position: int, row: HostRow) -> None:
         facts = row.facts or NO_FACTS
-        self._position_by_name.pop(self.names[position], None)
+        if self._position_by_name.get(self.names[position]) == position:
+            del self._position_by_name[self.names[position]]
         self._position_by_name[row.name] = position
         self.names[position] = row.name
         self.ids[position] = row.id

@@ -54,7 +54,7 @@ def check(hosts: Columns, request: Request) -> Iterator[Verdict]:
         yield _version(hosts, version), f"without hypervisor version {version}"
     if vm_mode := _first(properties, "hw_vm_mode", "vm_mode"):
         yield hosts.vm_modes.having(_VM_MODES.get(vm_mode.lower(), vm_mode.lower())), f"without VM mode {vm_mode}"
-    disk_format = properties.get("disk_format")
+    disk_format = request.spec.image_disk_format
     if disk_format and not request.spec.boots_from_volume:
         yield hosts.disk_formats.having(_RAW_FORMATS.get(disk_format, disk_format)), f"without disk format {disk_format}"
 
