@@ -86,6 +86,7 @@ def prepare(context: ApiContext, req: falcon.Request, body: Mapping[str, Any]) -
             flavor=flavor,
             image_id=image.id if image else None,
             image_properties=dict(found_image.properties) if found_image else {},
+            image_disk_format=found_image.disk_format if found_image else None,
             image_min_ram_mb=found_image.min_ram_mb if found_image else 0,
             image_min_disk_gb=found_image.min_disk_gb if found_image else 0,
             availability_zone=place.availability_zone,
