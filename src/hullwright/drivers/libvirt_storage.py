@@ -19,7 +19,7 @@ from hullwright.objects.hosts import HostRef
 
 MESSAGE_BYTES = 256 * 1024 - 24  # the largest packet of a libvirt stream
 REMOTE_PATH = "/var/lib/hullwright"
-BUSY_SECONDS = 60.0  # how long to wait for a volume that libvirt is still filling
+BUSY_SECONDS = 600.0  # how long to wait for a volume that libvirt is still filling, such as a copy of a large image
 Chunk = bytes | memoryview
 
 
@@ -147,6 +147,21 @@ def delete_volume(pool: Any, name: str) -> None:
                     return
                 raise
             time.sleep(0.2)
+
+
+def await_made(connection: Any, volume: Any) -> None:
+    """Wait while libvirt is still filling a volume that somebody asked for; until then what it says of it means nothing."""
+    libvirt = load_libvirt()
+    until = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            read(connection, volume, 0, 1)
+            return
+        except libvirt.libvirtError as error:
+            # The one sign that libvirt gives: it refuses to read from it.
+            if error.get_error_code() != libvirt.VIR_ERR_OPERATION_INVALID or time.monotonic() > until:
+                raise
+        time.sleep(0.1)
 
 
 def physical_bytes(volume: Any) -> int:

@@ -105,9 +105,11 @@ def make(connection: Any, pool: Any, guest_uuid: str, disk: LocalDisk, content: 
     """Have the disk whole; answers its path on the host. `content`: what is written at its beginning."""
     name = guest_uuid + disk.suffix
     volume = storage.find_volume(pool, name)
-    if volume is not None and not _sound(volume, disk):
-        storage.delete_volume(pool, name)
-        volume = None
+    if volume is not None:
+        storage.await_made(connection, volume)
+        if not _sound(volume, disk):
+            storage.delete_volume(pool, name)
+            volume = None
     if volume is None:
         volume = _copy(pool, name, disk) if disk.copied else _create(pool, name, disk)
     if disk.swap:

@@ -1,0 +1,331 @@
+"""Guests on a real host: made once, whatever died in between; powered; gone without a trace."""
+
+import os
+import signal
+import subprocess
+import threading
+import time
+import uuid
+
+import pytest
+
+from hullwright.drivers.libvirt_pool import LibvirtPool, load_libvirt
+from hullwright.drivers.virt.libvirt.disks import MIB
+from hullwright.objects.errors import (
+    FlavorDiskTooSmall,
+    HypervisorError,
+    HypervisorUnavailable,
+    InstanceNotFound,
+)
+from hullwright.objects.guests import GuestSpec, GuestVolume
+from hullwright.objects.hosts import HostRef
+from hullwright.objects.images import CachedImage
+from hullwright.objects.networks import Vif
+from hullwright.objects.states import PowerState
+from hullwright.objects.volumes import Connection
+from support.libvirtd import GuestImage, Libvirtd
+from support.virt_hosts import MakeVirtHost, VirtHost, guest_spec
+
+
+@pytest.fixture
+def image(virt_host: VirtHost, guest_image: GuestImage) -> CachedImage:
+    return virt_host.cache(guest_image.qcow2.read_bytes(), "qcow2")
+
+
+def of_guest(host: VirtHost, spec: GuestSpec) -> list[str]:
+    return [name.removeprefix(spec.uuid) for name in host.volumes() if name.startswith(spec.uuid)]
+
+
+def names(host: VirtHost) -> list[str]:
+    return [guest.name for guest in host.driver.guests()]
+
+
+def test_facts_tell_what_the_host_is(virt_host: VirtHost, libvirt_host: Libvirtd) -> None:
+    facts = virt_host.driver.facts()
+    assert facts.hostname == libvirt_host.name
+    assert facts.vcpus == os.cpu_count()
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // MIB
+    assert abs(facts.memory_mb - pages) <= 1
+    assert facts.disk_gb >= facts.disk_free_gb > 0
+    assert facts.hypervisor_version > 7_000_000
+    assert "fpu" in facts.cpu_features
+    assert "qemu" in facts.virt_types
+    assert "pc" in facts.machine_types
+
+
+def test_kvm_is_told_only_where_the_cpu_has_the_extension(virt_host: VirtHost) -> None:
+    facts = virt_host.driver.facts()
+    extended = {"vmx", "svm"} & set(facts.cpu_features)
+    assert ("kvm" in facts.virt_types) <= bool(extended)
+    with open("/proc/cpuinfo") as file:
+        assert bool(extended) == bool({"vmx", "svm"} & set(file.read().split()))
+
+
+def test_a_guest_boots_with_all_its_disks_and_lives_a_life(virt_host: VirtHost, image: CachedImage) -> None:
+    driver = virt_host.driver
+    user_data = b"#!/bin/sh\necho USER-DATA-RAN\n"
+    spec = guest_spec(image, swap_mb=16, ephemeral_gb=1)
+    assert spec.config_drive_files is not None
+    files = {**spec.config_drive_files, "openstack/latest/user_data": user_data}
+    spec = guest_spec(image, uuid=spec.uuid, swap_mb=16, ephemeral_gb=1, config_drive_files=files)
+    driver.spawn(spec)
+    log = virt_host.await_console(spec.uuid, b"GUEST-BLOCK")
+    assert b"GUEST-READY hostname=boat" in log
+    assert b"USER-DATA-RAN" in log
+    assert b"vda:2097152: vdb:2097152: vdc:32768:" in log  # sectors of 512 bytes
+    assert driver.console_log(spec.uuid, 7) == driver.console_log(spec.uuid)[-7:]
+    assert of_guest(virt_host, spec) == ["_console.log", "_disk", "_disk.config", "_disk.eph0", "_disk.swap"]
+    assert driver.leftovers() == [spec.uuid]
+    assert driver.power_state(spec.uuid) is PowerState.RUNNING
+
+    driver.spawn(spec)
+    assert names(virt_host).count(spec.name) == 1
+
+    driver.power_off(spec.uuid, timeout_seconds=30)
+    assert driver.power_state(spec.uuid) is PowerState.SHUTDOWN
+    assert b"GUEST-POWEROFF" in driver.console_log(spec.uuid), "it was asked, not pulled"
+    driver.power_off(spec.uuid)
+    driver.power_on(spec.uuid)
+    driver.power_on(spec.uuid)
+    virt_host.await_console(spec.uuid, b"GUEST-NICS", times=2)
+    driver.reboot(spec.uuid, hard=False)
+    assert driver.power_state(spec.uuid) is PowerState.RUNNING
+    assert driver.console_log(spec.uuid).count(b"GUEST-POWEROFF") == 2
+    driver.reboot(spec.uuid, hard=True)
+    driver.power_off(spec.uuid, timeout_seconds=0)
+    assert driver.power_state(spec.uuid) is PowerState.SHUTDOWN
+
+    # What libvirt's log daemon leaves when it turns a log over.
+    (virt_host.directory / f"{spec.uuid}_console.log.0").write_text("older")
+    driver.destroy(spec.uuid)
+    assert spec.name not in names(virt_host)
+    assert virt_host.volumes() == [f"base-{image.image_id}", f"base-{image.image_id}.ok"]
+    assert driver.power_state(spec.uuid) is None
+    assert driver.console_log(spec.uuid) == b""
+    driver.destroy(spec.uuid)
+
+
+def test_a_raw_copy_boots_from_kernel_and_ramdisk_with_a_volume_on_q35(make_virt_host: MakeVirtHost, guest_image: GuestImage) -> None:
+    host = make_virt_host(images_type="raw", machine_type="q35", vnc_enabled=False)
+    host.driver.facts()  # makes the pool
+    volume_path = host.directory / "volume"
+    with volume_path.open("wb") as file:
+        file.truncate(8 * MIB)
+    root = host.cache(guest_image.qcow2.read_bytes(), "qcow2")
+    volume_id = str(uuid.uuid4())
+    connection = Connection(volume_id, "file", {"path": str(volume_path), "format": "raw"}, serial=volume_id)
+    spec = guest_spec(
+        root,
+        kernel=host.cache(guest_image.kernel.read_bytes(), "aki"),
+        ramdisk=host.cache(guest_image.ramdisk.read_bytes(), "ari"),
+        volumes=(GuestVolume(connection, "vdb"),),
+        image_properties={"os_command_line": "console=ttyS0 quiet", "hw_disk_bus": "scsi"},
+    )
+    host.driver.spawn(spec)
+    told = subprocess.run(
+        ["qemu-img", "info", "-U", str(host.directory / f"{spec.uuid}_disk")], capture_output=True, text=True, check=True
+    ).stdout
+    assert "file format: raw" in told
+    assert "backing file" not in told
+    log = host.await_console(spec.uuid, b"GUEST-BLOCK")
+    assert b"GUEST-DATASOURCE configdrive uuid=" in log, "the config drive is found on the SCSI bus"
+    # virtio-blk has twenty bytes for a serial.
+    assert b"vda:16384:" + volume_id[:20].encode() in log
+    assert b"sda:2097152:" in log
+    host.driver.destroy(spec.uuid)
+    assert volume_path.exists(), "volumes are not ours to delete"
+
+
+@pytest.mark.parametrize(
+    ("dies_at", "left"),
+    [
+        ("disks.make_console_log", None),
+        ("domains.start", PowerState.SHUTDOWN),
+        ("resume", PowerState.PAUSED),
+    ],
+)
+def test_a_spawn_that_was_killed_is_finished_by_the_next(
+    virt_host: VirtHost, image: CachedImage, dies_at: str, left: PowerState | None
+) -> None:
+    spec = guest_spec(image)
+    code = (
+        "from hullwright.drivers.virt.libvirt import disks, domains\n"
+        "from hullwright.objects.guests import GuestSpec\n"
+        "import libvirt\n"
+        "die = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "at = arguments['dies_at']\n"
+        "if at == 'resume': libvirt.virDomain.resume = die\n"
+        "else: setattr({'disks': disks, 'domains': domains}[at.split('.')[0]], at.split('.')[1], die)\n"
+        "spec = GuestSpec.from_dict(arguments['spec'])\n"
+        "driver.spawn(spec)\n"
+    )
+    plain = {**spec.to_dict(), "config_drive_files": None}
+    assert virt_host.child(code, {"spec": plain, "dies_at": dies_at}).end()[0] == -signal.SIGKILL
+    assert virt_host.driver.power_state(spec.uuid) is left
+    assert virt_host.driver.leftovers() == [spec.uuid]
+    virt_host.driver.spawn(spec)
+    assert virt_host.driver.power_state(spec.uuid) is PowerState.RUNNING
+    assert names(virt_host).count(spec.name) == 1
+    virt_host.driver.destroy(spec.uuid)
+    assert of_guest(virt_host, spec) == []
+
+
+def test_disks_that_a_dead_spawn_left_wrong_are_made_anew(virt_host: VirtHost, image: CachedImage) -> None:
+    spec = guest_spec(image)
+    (virt_host.directory / f"{spec.uuid}_disk").write_bytes(b"half a header")
+    (virt_host.directory / f"{spec.uuid}_disk.config").write_bytes(b"short")
+    assert len(of_guest(virt_host, spec)) == 2
+    virt_host.driver.spawn(spec)
+    assert virt_host.driver.power_state(spec.uuid) is PowerState.RUNNING
+    assert (virt_host.directory / f"{spec.uuid}_disk").read_bytes()[:4] == b"QFI\xfb"
+
+
+def test_two_spawns_at_once_make_one_guest(virt_host: VirtHost, image: CachedImage) -> None:
+    spec = guest_spec(image)
+    failures: list[BaseException] = []
+
+    def spawn() -> None:
+        try:
+            virt_host.driver.spawn(spec)
+        except BaseException as error:  # noqa: BLE001
+            failures.append(error)
+
+    threads = [threading.Thread(target=spawn) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert failures == []
+    assert names(virt_host).count(spec.name) == 1
+    assert virt_host.driver.power_state(spec.uuid) is PowerState.RUNNING
+
+
+def test_every_kind_of_device_is_valid_xml_to_libvirt(virt_host: VirtHost, image: CachedImage) -> None:
+    rbd = {"name": "p/v", "hosts": [["192.0.2.1", 6789]], "auth_username": "u", "secret_uuid": str(uuid.uuid4())}
+    nbd = {"host": "192.0.2.1", "port": 10809, "export": "v"}
+    iscsi = {"portal": "192.0.2.1:3260", "iqn": "iqn.2004-10.example:v", "lun": 1}
+    filtered = Vif("p", "52:54:00:00:00:01", "network", "n", mtu=1450, filter="f", filter_parameters=(("IP", "192.0.2.5"),))
+    spec = guest_spec(
+        image,
+        display_name="<&>\n",
+        vifs=(filtered, Vif("q", "52:54:00:00:00:02", "bridge", "br0")),
+        volumes=(
+            GuestVolume(Connection("a", "rbd", rbd), "vdb"),
+            GuestVolume(Connection("b", "nbd", nbd, read_only=True), "vdc"),
+            GuestVolume(Connection("c", "iscsi", iscsi), "sda", bus="scsi"),
+            GuestVolume(Connection("d", "block", {"path": "/dev/null"}), "", boot_index=1),
+        ),
+        image_properties={"hw_machine_type": "q35", "hw_cdrom_bus": "sata"},
+    )
+    libvirt = load_libvirt()
+    with LibvirtPool.shared().connection(virt_host.ref, "define") as connection:
+        xml = virt_host.driver._make_disks(connection, spec)
+        domain = connection.defineXMLFlags(xml, libvirt.VIR_DOMAIN_DEFINE_VALIDATE)
+        kept = domain.XMLDesc(0)
+    assert "<title>&lt;&amp;&gt; </title>" in kept
+    assert "iqn.2004-10.example:v/1" in kept
+    assert [guest.ours for guest in virt_host.driver.guests() if guest.uuid == spec.uuid] == [True]
+
+
+def test_an_image_that_does_not_fit_makes_nothing(virt_host: VirtHost, image: CachedImage) -> None:
+    huge = CachedImage(image.image_id, image.path, "qcow2", image.size_bytes, 5 * 1024**3)
+    spec = guest_spec(huge)
+    with pytest.raises(FlavorDiskTooSmall):
+        virt_host.driver.spawn(spec)
+    assert virt_host.driver.leftovers() == []
+
+
+def test_a_spawn_that_libvirt_refuses_says_what_and_where_and_is_undone(virt_host: VirtHost, image: CachedImage) -> None:
+    spec = guest_spec(image, vifs=(Vif("p", "52:54:00:00:00:01", "network", "no-such-network"),))
+    with pytest.raises(HypervisorError) as caught:
+        virt_host.driver.spawn(spec)
+    assert caught.value.fields["host"] == virt_host.ref.name
+    assert spec.name in str(caught.value.fields["operation"])
+    assert "no-such-network" in str(caught.value.fields["reason"])
+    virt_host.driver.destroy(spec.uuid)
+    assert virt_host.driver.power_state(spec.uuid) is None
+    assert virt_host.driver.leftovers() == []
+
+
+def test_a_foreign_guest_is_seen_and_never_touched(virt_host: VirtHost) -> None:
+    foreign = str(uuid.uuid4())
+    xml = (
+        f"<domain type='qemu'><name>foreign-{foreign[:8]}</name><uuid>{foreign}</uuid><memory unit='MiB'>16</memory>"
+        "<os><type>hvm</type></os></domain>"
+    )
+    with LibvirtPool.shared().connection(virt_host.ref, "define") as connection:
+        domain = connection.defineXML(xml)
+    try:
+        assert [guest.ours for guest in virt_host.driver.guests() if guest.uuid == foreign] == [False]
+        with pytest.raises(HypervisorError, match="not made by Hullwright"):
+            virt_host.driver.destroy(foreign)
+        assert virt_host.driver.power_state(foreign) is PowerState.SHUTDOWN
+        assert foreign not in virt_host.driver.leftovers()
+    finally:
+        domain.undefine()
+
+
+def test_destroying_takes_what_it_finds(virt_host: VirtHost, make_virt_host: MakeVirtHost) -> None:
+    stranger = str(uuid.uuid4())
+    make_virt_host().driver.destroy(stranger)  # a host without a pool
+    virt_host.driver.facts()
+    other = str(uuid.uuid4())
+    for name in (f"{stranger}_disk", f"{other}_disk"):
+        (virt_host.directory / name).write_bytes(b"x")
+    virt_host.driver.destroy(stranger)
+    assert virt_host.volumes() == [f"{other}_disk"]
+
+
+def test_calls_about_a_guest_that_is_not_there_say_so(virt_host: VirtHost) -> None:
+    nobody = str(uuid.uuid4())
+    assert virt_host.driver.power_state(nobody) is None
+    assert virt_host.driver.console_log(nobody) == b""
+    with pytest.raises(InstanceNotFound):
+        virt_host.driver.power_on(nobody)
+
+
+def test_a_restart_of_libvirtd_is_survived_by_the_next_call(virt_host: VirtHost, image: CachedImage, libvirt_host: Libvirtd) -> None:
+    spec = guest_spec(image)
+    virt_host.driver.spawn(spec)
+    libvirt_host.kill()
+    try:
+        with pytest.raises(HypervisorUnavailable) as caught:
+            virt_host.driver.power_state(spec.uuid)
+    finally:
+        libvirt_host.start()
+    assert caught.value.fields["host"] == virt_host.ref.name
+    assert virt_host.driver.power_state(spec.uuid) is PowerState.RUNNING
+
+
+def test_a_host_that_does_not_answer_is_given_up_in_time(libvirt_host: Libvirtd) -> None:
+    pool = LibvirtPool(connect_seconds=0.5)
+    assert libvirt_host.pid is not None
+    os.kill(libvirt_host.pid, signal.SIGSTOP)
+    try:
+        began = time.monotonic()
+        reference = HostRef("stopped", libvirt_host.uri)
+        with pytest.raises(HypervisorUnavailable, match=r"no answer in 0\.5 seconds"), pool.connection(reference, "look"):
+            pass
+        assert time.monotonic() - began < 3
+    finally:
+        os.kill(libvirt_host.pid, signal.SIGCONT)
+
+
+def test_threads_share_one_connection(libvirt_host: Libvirtd) -> None:
+    pool = LibvirtPool()
+    reference = HostRef("shared", libvirt_host.uri)
+    seen: list[object] = []
+
+    def use() -> None:
+        with pool.connection(reference, "look") as connection:
+            connection.listAllDomains(0)
+            seen.append(connection)
+
+    threads = [threading.Thread(target=use) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert len(seen) == 8
+    assert len({id(connection) for connection in seen}) == 1
+    pool.close()
