@@ -42,8 +42,9 @@ run-types:
 bench: setup ## builds per second, CPU and memory per build, on fake hosts (BENCH="-n 500 -c 8")
 	@$(BIN)/python benchmarks/builds.py $(BENCH)
 
-docs: setup ## what is generated: the sample configuration and the drawings of the flows
+docs: setup ## what is generated: samples of configuration and policy, drawings of the flows
 	@$(BIN)/oslo-config-generator --config-file etc/hullwright-config-generator.conf
+	@$(BIN)/oslopolicy-sample-generator --config-file etc/hullwright-policy-generator.conf
 	@$(BIN)/python tools/draw-flows docs/flows.md
 
 clean: ## stop our own libvirtd with its guests; remove what demo, up and test left under var/, and caches

@@ -22,6 +22,13 @@ def test_the_sample_configuration_is_up_to_date(tmp_path: Path) -> None:
     assert made.read_text() == (ROOT / "etc" / "hullwright.conf.sample").read_text()
 
 
+def test_the_sample_policy_is_up_to_date(tmp_path: Path) -> None:
+    made = tmp_path / "policy.yaml.sample"
+    generator = Path(sys.executable).with_name("oslopolicy-sample-generator")
+    generate(generator, "--config-file", "etc/hullwright-policy-generator.conf", "--output-file", made)
+    assert made.read_text() == (ROOT / "etc" / "policy.yaml.sample").read_text()
+
+
 def test_the_drawings_of_the_flows_are_up_to_date(tmp_path: Path) -> None:
     made = tmp_path / "flows.md"
     generate(sys.executable, ROOT / "tools" / "draw-flows", made)
