@@ -78,11 +78,6 @@ class Scheduler:
             self._snapshot.note_choice(spec.instance_uuid, selection.host_id, request.resources)
         return selection
 
-    def claimed(self, instance_uuid: str) -> None:
-        """The choice for this instance is committed as a claim, or given up: it need not be counted apart any more."""
-        with self._lock:
-            self._snapshot.settle_choice(instance_uuid)
-
     def _filter(self, hosts: Columns, request: Request) -> Outcome:
         return apply_filters(hosts, request, _FORCED if request.spec.force_host else self._filters)
 

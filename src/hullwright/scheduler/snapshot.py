@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,10 +17,10 @@ import sqlalchemy as sa
 
 from hullwright.objects.hosts import HostFacts
 from hullwright.persistence.database import Database
-from hullwright.persistence.models.hosts import hosts, inventories
+from hullwright.persistence.models.hosts import allocations, hosts, inventories
 from hullwright.scheduler.columns import Columns, HostRow
 
-IN_FLIGHT_SECONDS = 2.0  # after that a choice is in the database as a claim, or was given up
+IN_FLIGHT_SECONDS = 2.0  # after that a choice whose claim was not seen counts as given up
 READ_SHARE = 10  # a refresh that took t seconds is good for at least t times this
 _BATCH = 500  # ids in one IN (...)
 
@@ -33,6 +33,14 @@ _inventory = sa.select(
     inventories.c.reserved,
     inventories.c.allocation_ratio,
     inventories.c.used,
+)
+_CLAIM = -1  # in place of a total: the row is not an inventory but a claim, and names its instance
+# In one statement with the inventories, so that a choice stops to count in the very reading in which its claim begins to.
+_inventory_and_claims = sa.union_all(
+    _inventory,
+    sa.select(
+        allocations.c.instance_uuid, allocations.c.host_id, sa.literal(_CLAIM), sa.literal(0), sa.literal(0.0, sa.Double), sa.literal(0)
+    ).where(allocations.c.instance_uuid.in_(sa.bindparam("chosen_for", expanding=True))),
 )
 
 
@@ -67,9 +75,13 @@ class Snapshot:
         with self._db.read() as conn:
             beats = conn.execute(_beats).all()
             self._take_hosts(conn, beats)
-            rows = conn.execute(_inventory).all()
-        self._take_inventory(rows)
-        self._choices = {key: choice for key, choice in self._choices.items() if choice.until > begun}
+            if self._choices:
+                rows = conn.execute(_inventory_and_claims, {"chosen_for": list(self._choices)}).all()
+            else:
+                rows = conn.execute(_inventory).all()
+        claimed = {row[0] for row in rows if row[2] == _CLAIM}
+        self._take_inventory([row for row in rows if row[2] != _CLAIM] if claimed else rows)
+        self._choices = {key: choice for key, choice in self._choices.items() if key not in claimed and choice.until > begun}
         if count_choices:
             for choice in self._choices.values():
                 self._count(choice)
@@ -89,12 +101,6 @@ class Snapshot:
         choice = self._choices.pop(instance_uuid, None)
         if choice is not None:
             self._count(choice, -1)
-
-    def settle_choice(self, instance_uuid: str) -> None:
-        """The choice was committed as a claim or given up: the next reading shows it, until then it counts."""
-        choice = self._choices.get(instance_uuid)
-        if choice is not None:
-            self._choices[instance_uuid] = replace(choice, until=time.monotonic())
 
     def has_choices(self) -> bool:
         """Whether anything counts as used that is not in the database."""

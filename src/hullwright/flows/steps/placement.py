@@ -103,7 +103,6 @@ class Claim(Step):
                 # Others were quicker. There may be room elsewhere: look again rather than spend an attempt.
                 chosen = run.scheduler.select(run.spec, _tried(run, attempt), fresh=True)
                 continue
-            run.scheduler.claimed(run.instance_uuid)
             run.set_host(host)
             return host
         return self._claim(run, chosen, attempt)

@@ -1,0 +1,66 @@
+"""Many requests at once, through one scheduler and through several: exact, spread, and nobody refused while there is room."""
+
+import dataclasses
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from hullwright.objects.errors import ComputeResourcesUnavailable, NoValidHost
+from hullwright.objects.flavors import Flavor
+from hullwright.objects.hosts import HostFacts, Inventory
+from hullwright.objects.instances import RequestSpec
+from hullwright.persistence import hosts
+from hullwright.scheduler.claim import claim_first
+from hullwright.scheduler.select import Scheduler
+
+FACTS = HostFacts("h", "QEMU", 7002022, vcpus=64, memory_mb=1024, disk_gb=100, disk_free_gb=100)
+FLAVOR = Flavor("1", "small", vcpus=1, memory_mb=128, root_gb=1)
+HOSTS = 10
+
+
+@pytest.fixture
+def ten_hosts(db):
+    """Ten hosts with room for eight instances each."""
+    with db.write() as conn:
+        for number in range(HOSTS):
+            host = hosts.register(conn, f"h{number}", "fake:///h", "fake")
+            sizes = [Inventory("VCPU", 64), Inventory("MEMORY_MB", 1024), Inventory("DISK_GB", 100)]
+            hosts.record_facts(conn, host.name, dataclasses.replace(FACTS, hostname=host.name), sizes)
+    return db
+
+
+def place(db, scheduler, number):
+    """Select and claim as the steps of a build do; the reason when it is refused."""
+    spec = RequestSpec(f"{number:036}", "p", "u", FLAVOR)
+    try:
+        selection = scheduler.select(spec, {})
+        while True:
+            try:
+                with db.write() as conn:
+                    host = claim_first(conn, selection, spec.resources(), spec.instance_uuid, "job")
+            except ComputeResourcesUnavailable:
+                selection = scheduler.select(spec, {}, fresh=True)
+                continue
+            return host
+    except NoValidHost as error:
+        return error.report.summary()
+
+
+@pytest.mark.parametrize("conductors", [1, 3])
+def test_a_hundred_requests_against_room_for_eighty_fill_it_exactly(ten_hosts, conf, conductors):
+    schedulers = [Scheduler(ten_hosts, conf) for _ in range(conductors)]
+    with ThreadPoolExecutor(12) as pool:
+        placed = list(pool.map(lambda number: place(ten_hosts, schedulers[number % conductors], number), range(100)))
+    assert placed.count("0 of 10 hosts fit: 10 lack 128 MB memory.") == 20
+    counts = Counter(host for host in placed if " " not in host)
+    assert set(counts.values()) == {8}
+
+
+def test_requests_of_one_conductor_spread_evenly_while_there_is_room(ten_hosts, conf):
+    scheduler = Scheduler(ten_hosts, conf)
+    with ThreadPoolExecutor(12) as pool:
+        placed = list(pool.map(lambda number: place(ten_hosts, scheduler, number), range(40)))
+    counts = Counter(placed)
+    assert sum(counts.values()) == 40
+    assert max(counts.values()) - min(counts[f"h{number}"] for number in range(HOSTS)) <= 1
