@@ -27,8 +27,9 @@ def create_app(
 ) -> falcon.App[falcon.Request, falcon.Response]:
     """The application without authentication in front; see `with_authentication`."""
     context = ApiContext(db=db, conf=conf, client=client, policy=Policy(conf))
+    middleware: list[Any] = [RequestId(), Authentication(context), Microversion(routes.RESOURCES)]
     app = falcon.App(
-        middleware=[RequestId(), Authentication(context), Microversion(routes.RESOURCES)],
+        middleware=middleware,
         media_type=falcon.MEDIA_JSON,
     )
     app.req_options.strip_url_path_trailing_slash = True

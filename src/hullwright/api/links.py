@@ -45,6 +45,11 @@ class Links:
         return [{"rel": "next", "href": f"{self.base}{req.path}?{urlencode(parameters)}"}]
 
 
+def bad_parameter(name: str, value: str, why: str) -> BadRequest:
+    """The refusal of a query parameter's value."""
+    return BadRequest(f"Invalid input for query parameters {name}. Value: {value[:100]}. {why}")
+
+
 def integer(req: falcon.Request, name: str, default: int | None = None, minimum: int = 0) -> int | None:
     """A query parameter that is a whole number.
 
@@ -56,9 +61,9 @@ def integer(req: falcon.Request, name: str, default: int | None = None, minimum:
     try:
         number = int(value) if value.isascii() else minimum - 1
     except ValueError:
-        raise BadRequest(f"Invalid input for query parameters {name}. Value: {value[:100]}. It is not an integer.") from None
+        raise bad_parameter(name, value, "It is not an integer.") from None
     if not minimum <= number < 2**31:
-        raise BadRequest(f"Invalid input for query parameters {name}. Value: {value[:100]}. It must be at least {minimum}.")
+        raise bad_parameter(name, value, f"It must be at least {minimum}.")
     return number
 
 
@@ -107,8 +112,8 @@ def moment(text: str, name: str) -> float:
         try:
             at = datetime.fromisoformat(text)
         except ValueError:
-            raise BadRequest(f"Invalid input for query parameters {name}. Value: {text[:100]}. It is not a time.") from None
+            raise bad_parameter(name, text, "It is not a time.") from None
     try:
         return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
     except (OverflowError, ValueError):
-        raise BadRequest(f"Invalid input for query parameters {name}. Value: {text[:100]}. It is out of range.") from None
+        raise bad_parameter(name, text, "It is out of range.") from None

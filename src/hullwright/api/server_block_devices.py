@@ -60,7 +60,7 @@ def again(devices: Sequence[BlockDeviceRequest]) -> tuple[BlockDeviceRequest, ..
 
 
 def _from_version_1(entries: Sequence[Mapping[str, Any]], image_ref: str | None) -> list[Mapping[str, Any]]:
-    read = []
+    read: list[Mapping[str, Any]] = []
     for entry in entries:
         if "no_device" in entry:
             continue

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from hullwright.api import server_states
 from hullwright.api.context import ApiContext, Caller, microversion
-from hullwright.api.links import every, last, moment, page_limit
+from hullwright.api.links import bad_parameter, every, last, moment, page_limit
 from hullwright.api.schemas.parts import BOOLEAN, truth
 from hullwright.api.validation import is_uuid
 from hullwright.objects.errors import BadRequest, Forbidden
@@ -87,7 +87,7 @@ _OTHERS = {
     "changes-before": 66,
     "locked": 73,
 }
-_KNOWN = {name: 1 for name in (*_EQUAL_ADMIN, *_EQUAL, *_MATCH)} | _OTHERS
+_KNOWN = dict.fromkeys((*_EQUAL_ADMIN, *_EQUAL, *_MATCH), 1) | _OTHERS
 _SORTABLE = frozenset(server_pages.COLUMNS) - {"availability_zone"}
 _ADMIN_SORT = frozenset({"host", "node"})
 _STRICT_SINCE = 75  # from 2.75 on an unknown parameter is an error
@@ -143,13 +143,13 @@ def _sort(req: falcon.Request, who: Caller, context: ApiContext, minor: int) -> 
     sort: list[tuple[str, bool]] = []
     for index, key in enumerate(keys):
         if key not in allowed:
-            raise BadRequest(f"Invalid input for query parameters sort_key. Value: {key[:100]}. It is not a sort key.")
+            raise bad_parameter("sort_key", key, "It is not a sort key.")
         direction = directions[index] if index < len(directions) else "desc"
         if direction not in ("asc", "desc"):
-            raise BadRequest(f"Invalid input for query parameters sort_dir. Value: {direction[:100]}. It is neither asc nor desc.")
+            raise bad_parameter("sort_dir", direction, "It is neither asc nor desc.")
         sort.append((server_pages.COLUMNS.get(key, key), direction == "desc"))
     if any(direction not in ("asc", "desc") for direction in directions):
-        raise BadRequest("Invalid input for query parameters sort_dir. It is neither asc nor desc.")
+        raise bad_parameter("sort_dir", ",".join(directions), "It is neither asc nor desc.")
     return sort or [("created_at", not directions or directions[0] == "desc")]
 
 
@@ -250,7 +250,7 @@ class _Reader:
         if value == "" and not strict:
             return True  # ?all_tenants without a value
         if value not in BOOLEAN["enum"]:
-            raise BadRequest(f"Invalid input for query parameters {name}. Value: {value[:100]}. It is not a boolean.")
+            raise bad_parameter(name, value, "It is not a boolean.")
         return truth(value)
 
     def _moment(self, name: str, since_version: int = 1) -> float | None:
@@ -262,13 +262,13 @@ class _Reader:
             try:
                 return int(value)
             except ValueError:
-                raise BadRequest(f"Invalid input for query parameters {name}. Value: {value[:100]}. It is not an integer.") from None
+                raise bad_parameter(name, value, "It is not an integer.") from None
         if name in _TIMES:
             return moment(value, name)
         if name in ("image", "flavor"):
             return value.rstrip("/").rsplit("/", 1)[-1]
         if name == "uuid" and not is_uuid(value):
-            raise BadRequest(f"Invalid input for query parameters uuid. Value: {value[:100]}. It is not a uuid.")
+            raise bad_parameter("uuid", value, "It is not a uuid.")
         return value
 
     def _pattern(self, name: str, pattern: str) -> str:
@@ -277,5 +277,5 @@ class _Reader:
                 raise re.error("too long")
             re.compile(pattern)
         except (re.error, OverflowError, RecursionError):
-            raise BadRequest(f"Invalid input for query parameters {name}. Value: {pattern[:100]}. It is not a regular expression.") from None
+            raise bad_parameter(name, pattern, "It is not a regular expression.") from None
         return pattern

@@ -13,7 +13,7 @@ _BY_VM_STATE = {
     VmState.ERROR: "ERROR",
     VmState.DELETED: "DELETED",
 }
-_WHILE = {
+_WHILE: dict[tuple[str, str | None], str] = {
     (VmState.ACTIVE, TaskState.REBOOTING): "REBOOT",
     (VmState.ACTIVE, TaskState.REBOOTING_HARD): "HARD_REBOOT",
     (VmState.STOPPED, TaskState.REBOOTING_HARD): "HARD_REBOOT",

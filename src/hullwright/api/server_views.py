@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
+from sqlalchemy.engine import RowMapping
+
 from hullwright.api import server_states
 from hullwright.api.links import Links, iso, iso_micro
 from hullwright.objects.networks import Port
@@ -14,7 +16,7 @@ from hullwright.persistence.database import now
 from hullwright.persistence.instances import guest_name
 from hullwright.persistence.server_pages import HostState, Related
 
-Row = Mapping[str, Any]
+Row = RowMapping
 
 # There are no security groups; every port has the anti-spoofing filters of its network. Clients expect the word.
 DEFAULT_GROUPS = [{"name": "default"}]

@@ -4,68 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
-from uuid import UUID
 
 import falcon
-import orjson
 import sqlalchemy as sa
 from sqlalchemy.engine import RowMapping
 
-from hullwright.api import server_filters, validation
-from hullwright.api.context import ApiContext, Caller, caller, microversion, request_id
+from hullwright.api import server_filters
+from hullwright.api.context import ApiContext, Caller, caller, microversion
 from hullwright.api.links import Links, cut
+from hullwright.api.resource import Resource, asker, send
 from hullwright.api.schemas import servers as schemas
 from hullwright.api.schemas.parts import truth
 from hullwright.api.server_create import Batch, generated_password, prepare
 from hullwright.api.server_views import DEFAULT_GROUPS, ServerView
-from hullwright.conductor.client import Asker
-from hullwright.objects.errors import BadRequest, Conflict, InstanceNotFound
-from hullwright.objects.states import TaskState
+from hullwright.objects.errors import BadRequest
 from hullwright.persistence import instances, server_pages
 
 
-def send(resp: falcon.Response, answer: Any, status: int = 200) -> None:
-    """Answer with JSON."""
-    resp.status = status
-    resp.content_type = "application/json"
-    resp.data = orjson.dumps(answer)
-
-
-def asker(req: falcon.Request) -> Asker:
-    """Whose request it is, for the record."""
-    who = caller(req)
-    return Asker(request_id(req), who.project_id, who.user_id)
-
-
-def find(
-    context: ApiContext, req: falcon.Request, uuid: str, rule: str, *, deleted: bool = False, unlocked: bool = False
-) -> RowMapping:
-    """The row of a server that the caller may do `rule` to; others do not exist for him.
-
-    `unlocked`: refuse a locked server to whom its lock holds.
-
-    Raises: InstanceNotFound, Forbidden, Conflict.
-    """
-    if not validation.is_uuid(uuid):
-        raise InstanceNotFound(id=uuid[:100])
-    uuid = str(UUID(uuid))
-    with context.db.read() as conn:
-        row = instances.get_row(conn, uuid, deleted=deleted)
-    who = caller(req)
-    if row["project_id"] != who.project_id and not who.is_admin:
-        raise InstanceNotFound(id=uuid)
-    context.policy.require(req, rule, row["project_id"], row["user_id"])
-    if unlocked and row["locked"] and not context.policy.allows(who, "os-lock-server:unlock_override"):
-        raise Conflict(reason=f"Instance {uuid} is locked")
-    return row
-
-
-class Servers:
+class Servers(Resource):
     """The collection."""
-
-    def __init__(self, context: ApiContext) -> None:
-        """Keep the parts."""
-        self._context = context
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Names and links."""
@@ -77,11 +34,10 @@ class Servers:
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Create one server, or several alike. When this answers, the builds are on record."""
-        conf = self._context.conf.api
-        body = validation.body(req, schemas.CREATE, conf.max_body_bytes)
-        batch = prepare(self._context, req, body)
-        self._context.client.create_servers(batch.instances, asker(req))
-        links = Links(req, self._context.conf)
+        body = self.body(req, schemas.CREATE)
+        batch = prepare(self.context, req, body)
+        self.context.client.create_servers(batch.instances, asker(req))
+        links = Links(req, self.context.conf)
         resp.location = links.of("servers", batch.instances[0].uuid)[0]["href"]
         send(resp, self._created(body["server"], batch, links), 202)
 
@@ -95,12 +51,12 @@ class Servers:
             "security_groups": DEFAULT_GROUPS,
             "OS-DCF:diskConfig": first.disk_config,
         }
-        if self._context.conf.api.enable_instance_password:
+        if self.context.conf.api.enable_instance_password:
             server["adminPass"] = asked.get("adminPass") or generated_password()
         return {"server": server}
 
     def _list(self, req: falcon.Request, resp: falcon.Response, *, detail: bool) -> None:
-        context = self._context
+        context = self.context
         who = context.policy.require(req, "servers:index")
         query = server_filters.read(context, req, who)
         rows: list[RowMapping] = []
@@ -125,18 +81,12 @@ class Servers:
                     related = server_pages.related(conn, page)
         else:
             page, more = rows, False
-        view = self._view(req, who)
-        if detail:
-            servers = [view.detail(row, related) for row in page]
-        else:
-            servers = [view.brief(row) for row in page]
-        answer: dict[str, Any] = {"servers": servers}
+        view = view_for(context, req, who)
+        shown = [view.detail(row, related) if detail else view.brief(row) for row in page]
+        answer: dict[str, Any] = {"servers": shown}
         if more:
             answer["servers_links"] = Links(req, context.conf).next(req, page[-1]["uuid"])
         send(resp, answer)
-
-    def _view(self, req: falcon.Request, who: Caller) -> ServerView:
-        return view_for(self._context, req, who)
 
 
 def view_for(context: ApiContext, req: falcon.Request, who: Caller) -> ServerView:
@@ -149,21 +99,17 @@ def view_for(context: ApiContext, req: falcon.Request, who: Caller) -> ServerVie
     )
 
 
-class Server:
+class Server(Resource):
     """One server."""
-
-    def __init__(self, context: ApiContext) -> None:
-        """Keep the parts."""
-        self._context = context
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, server_id: str) -> None:
         """Show it."""
-        self._show(req, resp, find(self._context, req, server_id, "servers:show"))
+        self._show(req, resp, self.server(req, server_id, "servers:show"))
 
     def on_put(self, req: falcon.Request, resp: falcon.Response, server_id: str) -> None:
         """Change what needs no guest: name, description, access addresses, host name."""
-        body = validation.body(req, schemas.UPDATE, self._context.conf.api.max_body_bytes)["server"]
-        row = find(self._context, req, server_id, "servers:update", unlocked=True)
+        body = self.body(req, schemas.UPDATE)["server"]
+        row = self.server(req, server_id, "servers:update", unlocked=True)
         names = {
             "name": "name",
             "description": "description",
@@ -174,27 +120,19 @@ class Server:
         }
         changes = {column: body[name] for name, column in names.items() if name in body}
         if changes:
-            with self._context.db.write() as conn:
+            with self.context.db.write() as conn:
                 instances.update(conn, row["uuid"], **changes)
-        self._show(req, resp, find(self._context, req, server_id, "servers:update"))
+        self._show(req, resp, self.server(req, server_id, "servers:update"))
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response, server_id: str) -> None:
         """Delete it, whatever it is doing; a build under way is undone. Again while that happens is fine too."""
-        row = find(self._context, req, server_id, "servers:delete", unlocked=True)
-        self._context.client.delete_server(row["uuid"], asker(req))
+        row = self.server(req, server_id, "servers:delete", unlocked=True)
+        self.context.client.delete_server(row["uuid"], asker(req))
         resp.status = 204
 
     def _show(self, req: falcon.Request, resp: falcon.Response, row: RowMapping) -> None:
-        with self._context.db.read() as conn:
+        with self.context.db.read() as conn:
             related = server_pages.related(conn, [row])
-        view = view_for(self._context, req, caller(req))
+        view = view_for(self.context, req, caller(req))
         send(resp, {"server": view.detail(row, related, show=True)})
 
-
-def check_idle(row: RowMapping, action: str) -> None:
-    """Refuse while the server is being deleted.
-
-    Raises: Conflict.
-    """
-    if row["task_state"] == TaskState.DELETING:
-        raise Conflict(reason=f"Cannot '{action}' instance {row['uuid']} while it is in task_state deleting")

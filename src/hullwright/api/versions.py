@@ -7,18 +7,14 @@ from typing import Any
 import falcon
 
 from hullwright.api import microversions
-from hullwright.api.context import ApiContext, base_url
-from hullwright.api.servers import send
+from hullwright.api.context import base_url
+from hullwright.api.resource import Resource, send
 
 _MEDIA_TYPE = {"base": "application/json", "type": "application/vnd.openstack.compute+json;version=2.1"}
 
 
-class Versions:
+class Versions(Resource):
     """The roots. They answer anybody."""
-
-    def __init__(self, context: ApiContext) -> None:
-        """Keep the parts."""
-        self._context = context
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """All versions: one."""
@@ -38,19 +34,15 @@ class Versions:
             "version": microversions.text(microversions.MAXIMUM),
             "min_version": microversions.text(microversions.MINIMUM),
             "updated": "2013-07-23T11:33:21Z",
-            "links": [{"rel": "self", "href": f"{base_url(req, self._context.conf)}/v2.1/"}],
+            "links": [{"rel": "self", "href": f"{base_url(req, self.context.conf)}/v2.1/"}],
         }
 
 
-class Health:
+class Health(Resource):
     """/healthz: this process answers and reaches its database."""
-
-    def __init__(self, context: ApiContext) -> None:
-        """Keep the parts."""
-        self._context = context
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """200, or 503 when the database does not answer."""
-        with self._context.db.read() as conn:
+        with self.context.db.read() as conn:
             conn.exec_driver_sql("SELECT 1")
         send(resp, {"status": "ok"})

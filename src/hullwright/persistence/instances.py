@@ -81,12 +81,14 @@ _BY_UUID = sa.select(instances).where(instances.c.uuid == sa.bindparam("wanted")
 _LIVING_BY_UUID = _BY_UUID.where(instances.c.deleted_at.is_(None))
 
 
-def get_row(conn: Connection, uuid: str, *, deleted: bool = False) -> RowMapping:
-    """One instance's row with every column, `id` too.
+def get_row(conn: Connection, uuid: str, *, deleted: bool = False, for_update: bool = False) -> RowMapping:
+    """One instance's row with every column, `id` too; `for_update` keeps others from changing it in the meantime.
 
     Raises: InstanceNotFound.
     """
     statement = _BY_UUID if deleted else _LIVING_BY_UUID
+    if for_update:
+        statement = statement.with_for_update()
     row = conn.execute(statement, {"wanted": uuid}).mappings().first()
     if row is None:
         raise InstanceNotFound(id=uuid)

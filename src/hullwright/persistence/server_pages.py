@@ -144,7 +144,8 @@ def deleted() -> sa.ColumnElement[bool]:
 
 def equals(name: str, value: Any) -> sa.ColumnElement[bool]:
     """A column, by the API's name, has this value."""
-    return instances.c[COLUMNS[name]] == value
+    same: sa.ColumnElement[bool] = instances.c[COLUMNS[name]] == value
+    return same
 
 
 def one_of(name: str, values: Sequence[Any]) -> sa.ColumnElement[bool]:
@@ -167,7 +168,7 @@ def in_states(states: Iterable[tuple[str, Sequence[str | None]]]) -> sa.ColumnEl
     choices: list[sa.ColumnElement[bool]] = []
     for vm_state, task_states in states:
         named = [state for state in task_states if state is not None]
-        doing = instances.c.task_state.in_(named) if named else sa.false()
+        doing: sa.ColumnElement[bool] = instances.c.task_state.in_(named) if named else sa.false()
         if None in task_states:
             doing = sa.or_(doing, instances.c.task_state.is_(None))
         choices.append(sa.and_(instances.c.vm_state == vm_state, doing))
@@ -193,7 +194,8 @@ def has_address(pattern: str, version: int) -> sa.ColumnElement[bool]:
 def _search(column: sa.Column[Any], pattern: str) -> sa.ColumnElement[bool]:
     if _SPECIAL.isdisjoint(pattern):
         return _holds(column, pattern)
-    return column.regexp_match(pattern)
+    found: sa.ColumnElement[bool] = column.regexp_match(pattern)
+    return found
 
 
 def has_tag(tag: str) -> sa.ColumnElement[bool]:

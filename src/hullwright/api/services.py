@@ -1,0 +1,153 @@
+"""/os-services and /os-availability-zone: hosts as nova-compute, conductors as nova-conductor, under the names that clients know."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import falcon
+
+from hullwright.api.context import microversion
+from hullwright.api.hypervisors import is_up
+from hullwright.api.links import iso_micro, last
+from hullwright.api.microversions import available
+from hullwright.api.resource import Resource, send
+from hullwright.api.schemas import services as schemas
+from hullwright.api.schemas.parts import truth
+from hullwright.objects.errors import BadRequest, NotFound
+from hullwright.objects.hosts import Host
+from hullwright.persistence import conductors, hosts
+from hullwright.persistence.database import now
+
+_UUIDS_SINCE = 53
+_INTERNAL_ZONE = "internal"
+
+
+class ServiceNotFound(NotFound):
+    """No such service."""
+
+    message = "Service {id} could not be found."
+
+
+class Services(Resource):
+    """All services."""
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Hosts and conductors; `host` and `binary` choose among them."""
+        self.require(req, "os-services")
+        minor = microversion(req)
+        with self.context.db.read() as conn:
+            shown = [self._compute(host, minor) for host in hosts.list_all(conn)]
+            shown += [_conductor(row, minor) for row in conductors.list_all(conn)]
+        for name in ("host", "binary"):
+            if (wanted := last(req, name)) is not None:
+                shown = [service for service in shown if service[name] == wanted]
+        send(resp, {"services": shown})
+
+    @available(since=_UUIDS_SINCE)
+    def on_put_one(self, req: falcon.Request, resp: falcon.Response, service_id: str) -> None:
+        """Enable, disable, or declare down a host; a conductor has no such switch."""
+        self.require(req, "os-services")
+        given = self.body(req, schemas.UPDATE)
+        if "disabled_reason" in given and given.get("status") != "disabled":
+            raise BadRequest("Specifying disabled_reason requires that status is disabled.")
+        with self.context.db.write() as conn:
+            host = next((host for host in hosts.list_all(conn) if host.uuid == service_id), None)
+            if host is None:
+                if any(row["id"] == service_id for row in conductors.list_all(conn)):
+                    raise BadRequest("Updating a nova-conductor service is not supported. Must be nova-compute.")
+                raise ServiceNotFound(id=service_id[:100])
+            if given.get("status") == "enabled":
+                hosts.enable(conn, host.name)
+            elif given.get("status") == "disabled":
+                hosts.disable(conn, host.name, given.get("disabled_reason"))
+            if "forced_down" in given:
+                hosts.force_down(conn, host.name, truth(given["forced_down"]))
+            host = hosts.get(conn, host.name)
+        send(resp, {"service": self._compute(host, microversion(req))})
+
+    def _compute(self, host: Host, minor: int) -> dict[str, Any]:
+        shown: dict[str, Any] = {
+            "id": host.uuid if minor >= _UUIDS_SINCE else host.id,
+            "binary": "nova-compute",
+            "host": host.name,
+            "zone": host.availability_zone,
+            "status": "enabled" if host.enabled else "disabled",
+            "state": "up" if is_up(host, self.context.conf.compute.service_down_time) else "down",
+            "updated_at": iso_micro(host.last_seen_at) if host.last_seen_at else None,
+            "disabled_reason": host.disabled_reason,
+        }
+        if minor >= 11:
+            shown["forced_down"] = host.forced_down
+        return shown
+
+
+def _conductor(row: Mapping[str, Any], minor: int) -> dict[str, Any]:
+    shown: dict[str, Any] = {
+        # Numbers were the ids before 2.53; nothing can be done with a conductor's.
+        "id": row["id"] if minor >= _UUIDS_SINCE else zlib.crc32(row["id"].encode()) & 0x7FFFFFFF,
+        "binary": "nova-conductor",
+        "host": row["hostname"],
+        "zone": _INTERNAL_ZONE,
+        "status": "enabled",
+        "state": "up" if row["expires_at"] > now() else "down",
+        "updated_at": iso_micro(row["started_at"]),
+        "disabled_reason": None,
+    }
+    if minor >= 11:
+        shown["forced_down"] = False
+    return shown
+
+
+class AvailabilityZones(Resource):
+    """Zones: those that hosts are in."""
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Names, and whether some host of each takes builds."""
+        self.require(req, "os-availability-zone:list")
+        zones = self._zones()
+        send(resp, {"availabilityZoneInfo": [_zone(name, members, None) for name, members in zones.items()]})
+
+    def on_get_detail(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """With hosts, and conductors in a zone of their own."""
+        self.require(req, "os-availability-zone:detail")
+        down_seconds = self.context.conf.compute.service_down_time
+        shown = []
+        for name, members in self._zones().items():
+            services = {
+                host.name: {
+                    "nova-compute": {
+                        "available": is_up(host, down_seconds),
+                        "active": host.enabled,
+                        "updated_at": iso_micro(host.last_seen_at) if host.last_seen_at else None,
+                    }
+                }
+                for host in members
+            }
+            shown.append(_zone(name, members, services))
+        with self.context.db.read() as conn:
+            internal = {
+                row["hostname"]: {
+                    "nova-conductor": {
+                        "available": row["expires_at"] > now(),
+                        "active": True,
+                        "updated_at": iso_micro(row["started_at"]),
+                    }
+                }
+                for row in conductors.list_all(conn)
+            }
+        if internal:
+            shown.append({"zoneName": _INTERNAL_ZONE, "zoneState": {"available": True}, "hosts": internal})
+        send(resp, {"availabilityZoneInfo": shown})
+
+    def _zones(self) -> dict[str, list[Host]]:
+        zones: dict[str, list[Host]] = {}
+        with self.context.db.read() as conn:
+            for host in hosts.list_all(conn):
+                zones.setdefault(host.availability_zone, []).append(host)
+        return dict(sorted(zones.items()))
+
+
+def _zone(name: str, members: list[Host], services: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {"zoneName": name, "zoneState": {"available": any(host.enabled for host in members)}, "hosts": services}
