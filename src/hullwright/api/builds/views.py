@@ -1,0 +1,231 @@
+"""Builds as JSON. What names hosts, conductors or the inside of an error is for administrators; others get the same shape without it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from hullwright.api.builds.errors import explain, hint
+from hullwright.api.builds.steps import Span, Step, fold
+from hullwright.objects.builds import Attempt, Job, Progress, StepEvent
+from hullwright.objects.instances import Fault
+from hullwright.objects.placement import PlacementReport, Rejection
+from hullwright.objects.states import OPEN_JOB_STATES, StepState
+from hullwright.persistence.builds import Pulse, Server
+from hullwright.persistence.database import now
+
+_REASONS_OF_HOSTS = ("retry", "tried")  # checks whose reason quotes what a host said
+
+
+def iso(seconds: float | None) -> str | None:
+    """Seconds since the epoch as ISO 8601 in UTC with microseconds."""
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def is_at_rest(state: str) -> bool:
+    """Whether nobody will do anything with a job in that state."""
+    return state not in OPEN_JOB_STATES
+
+
+def brief_view(job: Job, server: Server | None) -> dict[str, Any]:
+    """A build in a list."""
+    return {
+        "id": job.uuid,
+        "kind": job.kind,
+        "server_id": job.instance_uuid,
+        "server_name": server.name if server is not None else None,
+        "state": job.state,
+        "progress": job.progress,
+        "cancel_requested": job.cancel_requested,
+        "request_id": job.request_id,
+        "created_at": iso(job.created_at),
+        "started_at": iso(job.started_at),
+        "finished_at": iso(job.finished_at),
+        "duration_seconds": _seconds(job.started_at, job.finished_at, open_until=now()),
+    }
+
+
+def build_view(
+    job: Job,
+    server: Server | None,
+    attempts: Sequence[Attempt],
+    events: Sequence[StepEvent],
+    progress: Sequence[Progress],
+    fault: Fault | None,
+    *,
+    admin: bool,
+) -> dict[str, Any]:
+    """All of a build."""
+    steps = fold(events)
+    open_steps = [step for step in steps if step.is_open] if not is_at_rest(job.state) else []
+    return brief_view(job, server) | {
+        "deadline": iso(job.inputs.get("deadline")),
+        "leases": job.leases,
+        "conductor": job.owner if admin else None,
+        "error": job.error if admin else (job.error and (fault.message if fault is not None else "The build failed.")),
+        "server": server and _server_view(server, admin=admin),
+        "fault": fault and _fault_view(fault, admin=admin),
+        "current_step": step_view(open_steps[-1], admin=admin) if open_steps else None,
+        "attempts": [
+            attempt_view(attempt, [step for step in steps if step.attempt == attempt.number], admin=admin) for attempt in attempts
+        ],
+        "steps": [step_view(step, admin=admin) for step in steps if step.attempt == 0],
+        "step_progress": [progress_view(each) for each in progress],
+        "events": [event_view(event, admin=admin) for event in events],
+        "last_seq": events[-1].seq if events else 0,
+    }
+
+
+def _server_view(server: Server, *, admin: bool) -> dict[str, Any]:
+    return {
+        "id": server.id,
+        "name": server.name,
+        "vm_state": server.vm_state,
+        "task_state": server.task_state,
+        "host": server.host if admin else None,
+    }
+
+
+def _fault_view(fault: Fault, *, admin: bool) -> dict[str, Any]:
+    return {
+        "code": fault.code,
+        "message": fault.message,
+        "hint": fault.hint,
+        "step": fault.step,
+        "details": fault.details if admin else None,
+        "created_at": iso(fault.created_at),
+    }
+
+
+def attempt_view(attempt: Attempt, steps: Sequence[Step], *, admin: bool) -> dict[str, Any]:
+    """One pass of the retry loop with its steps."""
+    return {
+        "number": attempt.number,
+        "state": attempt.state,
+        "host": attempt.host if admin else None,
+        "alternates": list(attempt.alternates) if admin else [],
+        "step": attempt.step,
+        "error": attempt.error,
+        "reason": (attempt.reason if admin else explain(attempt.error)) if attempt.error or attempt.reason else None,
+        "hint": hint(attempt.error),
+        "started_at": iso(attempt.started_at),
+        "finished_at": iso(attempt.finished_at),
+        "duration_seconds": _seconds(attempt.started_at, attempt.finished_at),
+        "placement": placement_view(attempt, admin=admin),
+        "steps": [step_view(step, admin=admin) for step in steps],
+    }
+
+
+def placement_view(attempt: Attempt, *, admin: bool) -> dict[str, Any] | None:
+    """Why the attempt went where it went; None before that is known."""
+    if not attempt.report:
+        return None
+    report = PlacementReport.from_dict(attempt.report)
+    rejections = report.rejections if admin else tuple(_without_hosts(each) for each in report.rejections)
+    shown = PlacementReport(report.considered, report.chosen, rejections, report.candidates)
+    return {
+        "considered": report.considered,
+        "fit": report.considered - sum(rejection.count for rejection in rejections),
+        "summary": shown.summary(),
+        "chosen": report.chosen if admin else None,
+        "rejections": [{"check": each.check, "reason": each.reason, "count": each.count, "hosts": list(each.hosts)} for each in rejections],
+        "candidates": [{"host": each.host, "weight": each.weight} for each in report.candidates] if admin else [],
+    }
+
+
+def _without_hosts(rejection: Rejection) -> Rejection:
+    told_by_host = rejection.check in _REASONS_OF_HOSTS or rejection.reason.startswith("already tried")
+    return Rejection(rejection.check, "already tried" if told_by_host else rejection.reason, rejection.count)
+
+
+def step_view(step: Step, *, admin: bool) -> dict[str, Any]:
+    """One step."""
+    span = step.run
+    return {
+        "name": step.name,
+        "attempt": step.attempt,
+        "state": step.state,
+        "host": step.host if admin else None,
+        "started_at": iso(span.started_at) if span else None,
+        "finished_at": iso(span.finished_at) if span else None,
+        "duration_seconds": _seconds(span.started_at, span.finished_at) if span else None,
+        "resumed": (span.resumed if span else 0) + (step.undo.resumed if step.undo else 0),
+        "error": _error_view(span, admin=admin) if span else None,
+        "undo": step.undo and _undo_view(step.undo, admin=admin),
+    }
+
+
+def _undo_view(span: Span, *, admin: bool) -> dict[str, Any]:
+    return {
+        "state": span.state,
+        "started_at": iso(span.started_at),
+        "finished_at": iso(span.finished_at),
+        "duration_seconds": _seconds(span.started_at, span.finished_at),
+        "error": _error_view(span, admin=admin),
+    }
+
+
+def _error_view(span: Span, *, admin: bool) -> dict[str, Any] | None:
+    if span.state not in (StepState.FAILURE, StepState.REVERT_FAILURE):
+        return None
+    return {
+        "error": span.error,
+        "message": span.message if admin and span.message else explain(span.error),
+        "hint": hint(span.error),
+    }
+
+
+def event_view(event: StepEvent, *, admin: bool) -> dict[str, Any]:
+    """One event. `result` is what the step provided, or {error, message, hint} of a failure."""
+    result = event.result
+    if event.to_state in (StepState.FAILURE, StepState.REVERT_FAILURE) and isinstance(result, dict):
+        error = result.get("error")
+        result = {
+            "error": error,
+            "message": (admin and result.get("message")) or explain(error),
+            "hint": result.get("hint") or hint(error),
+        }
+    elif not admin:
+        result = None
+    return {
+        "seq": event.seq,
+        "at": iso(event.at),
+        "attempt": event.attempt,
+        "step": event.step,
+        "from_state": event.from_state,
+        "to_state": event.to_state,
+        "host": event.host if admin else None,
+        "conductor": event.owner if admin else None,
+        "fence": event.fence,
+        "result": result,
+    }
+
+
+def progress_view(progress: Progress) -> dict[str, Any]:
+    """How far a long step is."""
+    return {
+        "step": progress.step,
+        "done": progress.done,
+        "total": progress.total,
+        "unit": progress.unit,
+        "percent": min(100, 100 * progress.done // progress.total) if progress.total else None,
+        "at": iso(progress.at),
+    }
+
+
+def state_view(job_id: str, pulse: Pulse) -> dict[str, Any]:
+    """The event `state` of a stream: where the job is."""
+    return {
+        "id": job_id,
+        "state": pulse.state,
+        "progress": pulse.progress,
+        "cancel_requested": pulse.cancel_requested,
+        "last_seq": pulse.seq,
+    }
+
+
+def _seconds(start: float | None, end: float | None, open_until: float | None = None) -> float | None:
+    if start is None or (end is None and open_until is None):
+        return None
+    return round(max(0.0, (end if end is not None else open_until or start) - start), 6)
