@@ -16,7 +16,7 @@ from typing import Any
 from hullwright.drivers.fake_host import FakeHost
 from hullwright.drivers.virt.contract import ImageSource, ReportProgress, VirtDriver
 from hullwright.drivers.virt.fake.state import Guests, alone_with_image
-from hullwright.objects.errors import FlavorDiskTooSmall, HypervisorError, ImageCorrupt, ImageUnavailable
+from hullwright.objects.errors import FlavorDiskTooSmall, HypervisorError, ImageCorrupt, InstanceNotFound
 from hullwright.objects.guests import GuestInfo, GuestSpec
 from hullwright.objects.hosts import HostFacts, HostRef
 from hullwright.objects.images import CachedImage, Image
@@ -91,8 +91,6 @@ class FakeDriver(VirtDriver):
             wrong = "its SHA-256 is not the image's"  # of a transfer that was resumed the earlier bytes are gone
         if wrong:
             self.host.things.drop("parts", image.id, None)
-            if done < image.size_bytes:
-                raise ImageUnavailable(image=image.id, reason=wrong)
             raise ImageCorrupt(image=image.id, host=self.host.name, reason=wrong)
         self.host.things.put("images", image.id, {"size_bytes": done, "resumed_at": start}, "image")
         self.host.things.drop("parts", image.id, None)
@@ -110,6 +108,10 @@ class FakeDriver(VirtDriver):
     def destroy(self, uuid: str) -> None:
         """Remove the guest's record."""
         with self.host.call("destroy", uuid):
+            found = self._guests.find(uuid)
+            if found is not None and not found["ours"]:
+                reason = f"{found['name']} was not made by Hullwright"
+                raise HypervisorError(operation=f"destroy {uuid}", host=self.host.name, reason=reason)
             self._guests.remove(uuid)
 
     def power_state(self, uuid: str) -> PowerState | None:
@@ -141,22 +143,22 @@ class FakeDriver(VirtDriver):
     def power_on(self, uuid: str) -> None:
         """Set the record running."""
         with self.host.call("power_on", uuid):
-            self._guests.switch(self._existing("power_on", uuid), PowerState.RUNNING, "start")
+            self._guests.switch(self._existing(uuid), PowerState.RUNNING, "start")
 
     def power_off(self, uuid: str, timeout_seconds: float = 60.0) -> None:
         """Set the record shut off, at once."""
         with self.host.call("power_off", uuid):
-            self._guests.switch(self._existing("power_off", uuid), PowerState.SHUTDOWN, "stop")
+            self._guests.switch(self._existing(uuid), PowerState.SHUTDOWN, "stop")
 
     def reboot(self, uuid: str, hard: bool) -> None:
         """Set the record running, counted as one more start."""
         with self.host.call("reboot", uuid):
-            self._guests.switch(self._existing("reboot", uuid), PowerState.RUNNING, "reboot")
+            self._guests.switch(self._existing(uuid), PowerState.RUNNING, "reboot")
 
-    def _existing(self, operation: str, uuid: str) -> dict[str, Any]:
+    def _existing(self, uuid: str) -> dict[str, Any]:
         found = self._guests.find(uuid)
         if found is None:
-            raise HypervisorError(operation=operation, host=self.host.name, reason=f"there is no guest {uuid}")
+            raise InstanceNotFound(id=uuid)
         return found
 
     def close(self) -> None:
