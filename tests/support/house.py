@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from hullwright.conductor.client import Asker, ConductorClient
 from hullwright.conductor.service import Conductor
 from hullwright.conf import opts
@@ -64,7 +66,9 @@ class House:
 
     # --- Furnishing ------------------------------------------------------------------------------------------------------
 
-    def add_host(self, name: str = "h1", uri: str | None = None, *, vcpus: int = 1000, memory_mb: int = 2_000_000, disk_gb: int = 10_000) -> None:
+    def add_host(
+        self, name: str = "h1", uri: str | None = None, *, vcpus: int = 1000, memory_mb: int = 2_000_000, disk_gb: int = 10_000
+    ) -> None:
         """Register a host and give it room, without waiting for a monitor."""
         driver = "libvirt" if uri else "fake"
         uri = uri or f"fake://{name}?vcpus={vcpus}&memory_mb={memory_mb}&disk_gb={disk_gb}"
@@ -217,3 +221,19 @@ class House:
                 self.kill(process)
         self.wakeup.close()
         self.db.close()
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    """An empty house on SQLite."""
+    made = House(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def house_on_each(tmp_path: Path, db_url: str) -> Iterator[House]:
+    """An empty house on SQLite and on PostgreSQL in turn."""
+    made = House(tmp_path, db_url)
+    yield made
+    made.close()

@@ -1,0 +1,320 @@
+"""Builds and deletes driven by a conductor on fake hosts: states, attempts, faults, history, what is left."""
+
+import time
+from typing import Any
+
+import pytest
+from support.house import House
+
+from hullwright.objects.errors import JobUnloadable
+from hullwright.objects.states import AttemptState, JobState, VmState
+from hullwright.persistence import allocations, attempts, events, faults, hosts, jobs
+from hullwright.persistence.models.jobs import flows as flows_table
+
+
+def _job(house: House, instance: str, kind: str = "build_instance") -> Any:
+    with house.db.read() as connection:
+        return jobs.latest(connection, instance, kind)
+
+
+def _attempts(house: House, instance: str) -> Any:
+    with house.db.read() as connection:
+        return attempts.list_for(connection, _job(house, instance).uuid)
+
+
+def _events(house: House, instance: str) -> Any:
+    with house.db.read() as connection:
+        return events.list_since(connection, _job(house, instance).uuid)
+
+
+def _used(house: House) -> int:
+    with house.db.read() as connection:
+        return sum(room.used for rooms in hosts.list_inventories(connection).values() for room in rooms)
+
+
+def _guests(house: House, *names: str) -> list[str]:
+    found = []
+    drivers = house.drivers()
+    with house.db.read() as connection:
+        refs = [hosts.get(connection, name) for name in names]
+    from hullwright.objects.hosts import HostRef
+
+    for host in refs:
+        found += [guest.uuid for guest in drivers.virt(HostRef(host.name, host.uri, host.driver)).guests()]
+    drivers.close()
+    return found
+
+
+def test_a_build_ends_active_with_one_guest_and_one_claim(house_on_each: House) -> None:
+    house = house_on_each
+    house.add_host("h1")
+    with house.conductor():
+        (uuid,) = house.create()
+        house.rest()
+    instance = house.get(uuid)
+    assert (instance.vm_state, instance.task_state, instance.power_state, instance.host) == (VmState.ACTIVE, None, 1, "h1")
+    assert instance.launched_at is not None
+    assert _guests(house, "h1") == [uuid]
+    with house.db.read() as connection:
+        held = allocations.held_by(connection, uuid)
+    assert held is not None
+    assert _job(house, uuid).state == JobState.DONE
+
+
+def test_history_has_no_gaps_and_every_success_was_preceded_by_running(house_on_each: House) -> None:
+    house = house_on_each
+    house.add_host("h1")
+    with house.conductor():
+        (uuid,) = house.create()
+        house.rest()
+    told = _events(house, uuid)
+    assert [event.seq for event in told] == list(range(1, len(told) + 1))
+    running = set()
+    for event in told:
+        if event.to_state == "RUNNING":
+            running.add(event.step)
+        elif event.to_state == "SUCCESS":
+            assert event.step in running
+    assert {event.host for event in told if event.step == "spawn"} == {"h1"}
+
+
+def test_a_failing_host_is_undone_and_the_build_lands_on_another(house_on_each: House) -> None:
+    house = house_on_each
+    house.add_host("h1")
+    house.add_host("h2")
+    house.faults("h1", {"operation": "spawn", "error": "HypervisorError", "reason": "no QEMU here"})
+    house.faults("h2", {"operation": "spawn", "nth": 99, "error": "HypervisorError"})
+    with house.conductor():
+        uuids = house.create(4)
+        house.rest()
+    assert {house.get(uuid).host for uuid in uuids} == {"h2"}
+    assert _guests(house, "h1") == []
+    assert sorted(_guests(house, "h2")) == sorted(uuids)
+    moved = [uuid for uuid in uuids if len(_attempts(house, uuid)) == 2]
+    assert moved
+    first, second = _attempts(house, moved[0])
+    assert (first.state, first.host, first.step, first.error) == (AttemptState.FAILED, "h1", "spawn", "HypervisorError")
+    assert "no QEMU here" in first.reason
+    assert (second.state, second.host) == (AttemptState.SUCCEEDED, "h2")
+    undone = [e.step for e in _events(house, moved[0]) if e.to_state == "REVERTED" and e.attempt == 1]
+    assert undone[0] == "spawn"
+    assert undone[-2:] == ["claim", "select_host"]
+    assert _used(house) == 4 * (1 + 512 + 1)
+
+
+def test_all_attempts_failing_gives_a_fault_that_tells_each_in_order_and_leaves_nothing(house_on_each: House) -> None:
+    house = house_on_each
+    for name in ("h1", "h2", "h3", "h4"):
+        house.add_host(name)
+        house.faults(name, {"operation": "spawn", "error": "HypervisorError", "reason": f"broken {name}"})
+    with house.conductor():
+        (uuid,) = house.create()
+        house.rest()
+    instance = house.get(uuid)
+    assert (instance.vm_state, instance.task_state, instance.host) == (VmState.ERROR, None, None)
+    with house.db.read() as connection:
+        fault = faults.latest(connection, uuid)
+    assert fault is not None
+    made = _attempts(house, uuid)
+    assert len(made) == 3
+    places = [fault.details.index(f"Attempt {a.number} on host {a.host} failed at spawn") for a in made]
+    assert places == sorted(places)
+    assert all(f"broken {a.host}" in fault.details for a in made)
+    assert fault.message.startswith("Exceeded maximum number of retries.")
+    assert (_used(house), _guests(house, "h1", "h2", "h3", "h4")) == (0, [])
+    assert _job(house, uuid).state == JobState.REVERTED
+
+
+def test_an_error_that_no_host_would_mend_ends_the_build_at_once(house: House) -> None:
+    house.add_host("h1")
+    house.add_host("h2")
+    for name in ("h1", "h2"):
+        house.faults(name, {"operation": "spawn", "error": "ImageUnacceptable", "reason": "bad bytes"})
+    with house.conductor():
+        (uuid,) = house.create()
+        house.rest()
+    assert house.get(uuid).vm_state == VmState.ERROR
+    assert [a.error for a in _attempts(house, uuid)] == ["ImageUnacceptable"]
+    with house.db.read() as connection:
+        fault = faults.latest(connection, uuid)
+        failed = [host.failed_builds for host in hosts.list_all(connection)]
+    assert fault is not None
+    assert fault.code == 400
+    assert failed == [0, 0], "a bad image does not count against a host"
+
+
+def test_no_room_says_which_check_removed_how_many_hosts(house_on_each: House) -> None:
+    house = house_on_each
+    house.add_host("h1", memory_mb=100)
+    house.add_host("h2", memory_mb=100)
+    with house.conductor():
+        (uuid,) = house.create()
+        house.rest()
+    with house.db.read() as connection:
+        fault = faults.latest(connection, uuid)
+    assert fault is not None
+    assert fault.message.startswith("No valid host was found. 0 of 2 hosts fit: 2 ")
+    assert "512 MB memory" in fault.message
+    (made,) = _attempts(house, uuid)
+    assert made.report["considered"] == 2
+
+
+def test_a_failed_build_counts_against_its_host_and_a_good_one_clears_it(house: House) -> None:
+    house.add_host("h1")
+    house.faults("h1", {"operation": "spawn", "first": 1, "error": "HypervisorError"})
+    with house.conductor():
+        house.create()
+        house.rest()
+        with house.db.read() as connection:
+            assert hosts.get(connection, "h1").failed_builds == 1
+        house.create()
+        house.rest()
+    with house.db.read() as connection:
+        assert hosts.get(connection, "h1").failed_builds == 0
+
+
+def test_delete_leaves_nothing(house_on_each: House) -> None:
+    house = house_on_each
+    house.add_host("h1")
+    with house.conductor():
+        (uuid,) = house.create()
+        house.rest()
+        house.delete(uuid)
+        house.rest()
+    assert house.get(uuid).vm_state == VmState.DELETED
+    assert (_used(house), _guests(house, "h1")) == (0, [])
+
+
+def test_delete_of_a_build_that_nobody_drives_yet_needs_no_build(house: House) -> None:
+    house.add_host("h1")
+    (uuid,) = house.create()
+    house.delete(uuid)
+    with house.conductor():
+        house.rest()
+    assert house.get(uuid).vm_state == VmState.DELETED
+    assert _job(house, uuid).state == JobState.CANCELLED
+    assert _events(house, uuid) == []
+
+
+def test_delete_during_a_build_wins_quietly(house_on_each: House) -> None:
+    house = house_on_each
+    house.add_host("h1")
+    house.faults("h1", {"operation": "spawn", "delay": 0.5})
+    with house.conductor():
+        (uuid,) = house.create()
+        house.wait(lambda: house.get(uuid).task_state == "spawning")
+        house.delete(uuid)
+        house.delete(uuid)
+        house.rest()
+    assert house.get(uuid).vm_state == VmState.DELETED
+    assert (_used(house), _guests(house, "h1")) == (0, [])
+    with house.db.read() as connection:
+        assert faults.latest(connection, uuid) is None, "the user asked for it: no fault"
+        assert hosts.get(connection, "h1").failed_builds == 0
+
+
+def test_delete_with_the_host_silent_ends_and_the_host_is_cleaned_when_it_is_back(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hullwright.flows.leftovers.FIRST_TRY_SECONDS", 0.3)
+    house.add_host("h1")
+    with house.conductor():
+        (uuid,) = house.create()
+        house.rest()
+        house.faults("h1", {"operation": "*", "error": "HypervisorUnavailable", "reason": "down"})
+        house.delete(uuid)
+        house.wait(lambda: house.get(uuid).vm_state == VmState.DELETED)
+        time.sleep(0.5)
+        house.faults("h1")
+        assert _guests(house, "h1") == [uuid]
+        house.rest()
+        assert _guests(house, "h1") == []
+
+
+def test_a_delete_that_fails_is_tried_until_it_ends(house: House) -> None:
+    house.add_host("h1")
+    with house.conductor():
+        (uuid,) = house.create()
+        house.rest()
+        house.faults("h1", {"operation": "destroy", "first": 2, "error": "HypervisorError", "reason": "busy"})
+        house.delete(uuid)
+        house.rest()
+    assert house.get(uuid).vm_state == VmState.DELETED
+    assert _guests(house, "h1") == []
+
+
+def test_a_job_posted_on_an_idle_conductor_starts_at_once(house_on_each: House) -> None:
+    house = house_on_each
+    house.conf.set_override("poll_interval", 30.0, "conductor")
+    house.add_host("h1")
+    with house.conductor():
+        time.sleep(0.5)
+        (uuid,) = house.create()
+        house.wait(lambda: house.get(uuid).vm_state == VmState.ACTIVE, 10)
+    job = _job(house, uuid)
+    # Without the wake-up it would be 30 s; how few milliseconds it is, a benchmark tells.
+    assert job.started_at - job.created_at < 5
+
+
+def test_stopping_lets_the_step_under_way_end_and_hands_the_rest_back(house: House) -> None:
+    house.add_host("h1")
+    house.faults("h1", {"operation": "spawn", "delay": 0.6})
+    with house.conductor():
+        (uuid,) = house.create()
+        house.wait(lambda: house.get(uuid).task_state == "spawning")
+    job = _job(house, uuid)
+    assert (job.state, job.owner, job.leases) == (JobState.QUEUED, None, 0)
+    assert _guests(house, "h1") == [uuid]
+    with house.conductor():
+        house.rest()
+    assert house.get(uuid).vm_state == VmState.ACTIVE
+    assert [e.to_state for e in _events(house, uuid) if e.step == "spawn"] == ["RUNNING", "SUCCESS"], "what was done is not done again"
+
+
+def test_a_flow_that_this_code_does_not_know_is_parked_with_its_evidence(house: House) -> None:
+    house.add_host("h1")
+    house.faults("h1", {"operation": "spawn", "delay": 0.4})
+    with house.conductor():
+        (uuid,) = house.create()
+        house.wait(lambda: house.get(uuid).task_state == "spawning")
+    with house.db.write() as connection:
+        connection.execute(
+            flows_table.update().values(meta={"factory": {"name": "hullwright.flows.build.build_instance_v99", "args": [], "kwargs": {}}})
+        )
+    with house.conductor():
+        house.wait(lambda: _job(house, uuid).state == JobState.STUCK)
+    assert "build_instance_v99" in _job(house, uuid).error
+    assert JobUnloadable.hint
+
+
+def test_a_job_of_an_unknown_kind_is_parked(house: House) -> None:
+    with house.db.write() as connection:
+        uuid = jobs.post(connection, kind="make_coffee", instance_uuid=None, inputs={})
+    with house.conductor():
+        house.rest()
+    with house.db.read() as connection:
+        job = jobs.get(connection, uuid)
+    assert (job.state, "make_coffee" in (job.error or "")) == (JobState.STUCK, True)
+
+
+def test_a_job_that_keeps_crashing_its_conductor_is_parked(house: House) -> None:
+    house.conf.set_override("max_leases", 3, "conductor")
+    house.add_host("h1")
+    (uuid,) = house.create()
+    with house.db.write() as connection:
+        connection.exec_driver_sql("UPDATE jobs SET leases = 3")
+    with house.conductor():
+        house.rest()
+    job = _job(house, uuid)
+    assert job.state == JobState.STUCK
+    assert "leased 4 times" in job.error
+
+
+def test_the_parallel_engine_builds_the_same(house: House) -> None:
+    house.conf.set_override("engine", "parallel", "conductor")
+    house.add_host("h1")
+    house.add_host("h2")
+    house.faults("h1", {"operation": "spawn", "error": "HypervisorError"})
+    with house.conductor():
+        uuids = house.create(6)
+        house.rest()
+    assert {house.get(uuid).host for uuid in uuids} == {"h2"}
+    assert sorted(_guests(house, "h1", "h2")) == sorted(uuids)
