@@ -28,6 +28,22 @@ def api(sqlite_db: Database, conf: Any) -> Iterator[testing.TestClient]:
 
 
 @pytest.fixture
+def member_api(sqlite_db: Database, conf: Any) -> Iterator[testing.TestClient]:
+    """The application behind a token that Keystone confirmed: a member of the project hullwright, no administrator."""
+    conf.set_override("auth_strategy", "keystone", group="api")
+    wakeup = Wakeup(sqlite_db, conf.state_path)
+    headers = {
+        "X-Identity-Status": "Confirmed",
+        "X-Project-Id": "hullwright",
+        "X-User-Id": "somebody",
+        "X-Roles": "member,reader",
+    }
+    app = create_app(sqlite_db, conf, ConductorClient(sqlite_db, conf, wakeup))
+    yield testing.TestClient(app, headers=headers)
+    wakeup.close()
+
+
+@pytest.fixture
 def make_instance(sqlite_db: Database) -> Callable[..., str]:
     """Writes an instance that is being built; answers its uuid."""
 
