@@ -2,6 +2,8 @@
 
 import multiprocessing
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -79,6 +81,17 @@ def test_a_service_refuses_another_revision_with_a_clear_line(empty_db):
         schema.check(empty_db)
     with pytest.raises(schema.WrongSchema, match="revision 9999"):
         schema.upgrade(empty_db)
+
+
+@pytest.mark.parametrize("service", ["api", "conductor"])
+def test_neither_service_starts_without_a_schema(service, tmp_path):
+    config = tmp_path / "hullwright.conf"
+    config.write_text(f"[DEFAULT]\nstate_path = {tmp_path}\n")
+    command = [sys.executable, "-m", "hullwright.cli.main", "--config-file", str(config), service]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode != 0
+    assert f"schema revision none, and this version of Hullwright needs {schema.HEAD}" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_an_upgrade_that_is_not_needed_changes_nothing(empty_db):

@@ -11,6 +11,7 @@ import sys
 from typing import Any
 
 from hullwright.cli.base import LocalCommand
+from hullwright.persistence import schema
 
 SUPERVISOR_VARIABLE = "HULLWRIGHT_SUPERVISOR_PID"
 _PR_SET_PDEATHSIG = 1  # prctl(2)
@@ -37,25 +38,32 @@ def log_to_stderr(conf: Any) -> None:
     logging.getLogger("hullwright").setLevel(conf.log_level)
 
 
-class Api(LocalCommand):
+class _Service(LocalCommand):
+    def begin(self) -> None:
+        """What both services do first. Raises: WrongSchema, so that neither runs on tables that it does not know."""
+        end_with_supervisor()
+        log_to_stderr(self.conf)
+        schema.check(self.database)
+        self.database.close()  # the service opens its own
+
+
+class Api(_Service):
     """Run the API in the foreground, until SIGTERM or Ctrl-C"""
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
         """Serve."""
-        end_with_supervisor()
-        log_to_stderr(self.conf)
+        self.begin()
         from hullwright.api import server
 
         server.serve(self.conf)
 
 
-class Conductor(LocalCommand):
+class Conductor(_Service):
     """Run a conductor in the foreground, until SIGTERM or Ctrl-C; several may run at once"""
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
         """Lease jobs and run them; steps under way end before it stops."""
-        end_with_supervisor()
-        log_to_stderr(self.conf)
+        self.begin()
         from hullwright.conductor import service
 
         service.run(self.conf)

@@ -7,6 +7,7 @@ Not for: what is in the tables; see `models` and the repositories.
 from __future__ import annotations
 
 import contextlib
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator
@@ -63,7 +64,7 @@ class Database:
             def on_connect(dbapi: Any, _record: Any) -> None:
                 cursor = dbapi.cursor()
                 cursor.execute(f"PRAGMA busy_timeout={timeout_ms}")
-                cursor.execute("PRAGMA journal_mode=WAL")
+                _enter_wal(cursor, busy_timeout_seconds)
                 cursor.execute(f"PRAGMA synchronous={synchronous}")
                 cursor.execute("PRAGMA foreign_keys=ON")
                 cursor.close()
@@ -132,6 +133,19 @@ class Database:
     def close(self) -> None:
         """Close all connections."""
         self.engine.dispose()
+
+
+def _enter_wal(cursor: Any, timeout_seconds: float) -> None:
+    """Have the file in WAL mode. SQLite asks no busy handler for this change, so two that open a new file at once would fail."""
+    deadline = time.monotonic() + timeout_seconds
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.005)
 
 
 def insert_if_absent(connection: Connection, table: sa.Table) -> Any:
