@@ -127,8 +127,8 @@ def test_what_is_not_there_is_told_by_name(furnished: Installation, kind: str) -
 
 
 def test_two_of_one_name_must_be_told_apart_by_id(furnished: Installation) -> None:
-    for _ in range(2):
-        furnished.ok("network", "create", "twin", "--subnet", "10.56.0.0/24")
+    for subnet in ("10.56.0.0/24", "10.57.0.0/24"):
+        furnished.ok("network", "create", "twin", "--subnet", subnet)
     done = furnished.run("network", "show", "twin")
     assert (done.returncode, done.stderr) == (1, "hullwright: 2 networks are named twin: give the id.\n")
     twins = [network["ID"] for network in furnished.json("network", "list") if network["Name"] == "twin"]

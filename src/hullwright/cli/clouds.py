@@ -17,6 +17,7 @@ clouds:
     network_endpoint_override: {url}/network
     volume_endpoint_override: {url}/volume/v3
     block_storage_endpoint_override: {url}/volume/v3
+    identity_api_version: '3'
     interface: public
     region_name: RegionOne
 """

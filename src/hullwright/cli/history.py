@@ -11,6 +11,7 @@ from typing import Any
 
 from hullwright.objects.states import StepState
 
+RETRY_LOOP = "reschedule"  # an atom like the steps; what it does is told by the attempts
 _ENDED = {StepState.SUCCESS, StepState.FAILURE, StepState.REVERTED, StepState.REVERT_FAILURE, StepState.IGNORE}
 _UNDOING = {StepState.REVERTING, StepState.REVERTED, StepState.REVERT_FAILURE}
 
@@ -59,6 +60,7 @@ class History:
         step, state, at = event["step"], event["to_state"], event["at"]
         if not step:
             self.flow_state = state
+        if not step or step == RETRY_LOOP:
             return None
         run = self._latest(event["attempt"], step)
         if state == StepState.RESUMED:

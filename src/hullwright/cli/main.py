@@ -55,10 +55,12 @@ COMMANDS = {
 }
 
 
+App.NAME = "hullwright"  # cliff's --version asks the base class, which took the name from sys.argv[0]
+
+
 class Hullwright(App):
     """The application."""
 
-    NAME = "hullwright"
     LOG = logging.getLogger("hullwright.cli")
 
     def __init__(self) -> None:

@@ -255,11 +255,10 @@ class Timeline(ApiCommand, Lister):
             identity = find.server(self.client, parsed_args.server)["id"]
         except find.NoSuch:
             identity = parsed_args.server  # the record outlives the server
-        found = builds.list_for(self.client, identity)
+        found = builds.list_for(self.client, identity, "all" if parsed_args.all else "build_instance")
         if not found:
             raise find.NoSuch(kind="server", name=parsed_args.server)
-        wanted = found if parsed_args.all else [build for build in found if build["kind"] == "build_instance"]
-        return self.COLUMNS, [row for build in reversed(wanted) for row in timeline_rows(self.client, build["id"])]
+        return self.COLUMNS, [row for build in reversed(found) for row in timeline_rows(self.client, build["id"])]
 
 
 def timeline_rows(client: http.Client, build_id: str) -> list[tuple[Any, ...]]:
@@ -285,10 +284,12 @@ def timeline_rows(client: http.Client, build_id: str) -> list[tuple[Any, ...]]:
 
 
 def _attempt_row(kind: str, attempt: dict[str, Any]) -> tuple[Any, ...]:
-    ended = attempt.get("finished_at")
-    took = words.duration(ended - attempt["started_at"]) if ended else "-"
-    remark = attempt.get("reason") or attempt.get("summary") or ""
-    return (kind, attempt["number"], "", attempt["state"], attempt.get("host") or "", Time(attempt["started_at"]), took, remark)
+    """An attempt as a whole: how it ended and why; else why it went to that host."""
+    placement = attempt["placement"] or {}
+    remark = attempt["reason"] or placement.get("summary") or ""
+    started_at = Time(builds.seconds(attempt["started_at"]))
+    took = words.duration(attempt["duration_seconds"])
+    return kind, attempt["number"], "", attempt["state"], attempt["host"] or "", started_at, took, remark
 
 
 class ConsoleLog(_Named):
