@@ -7,6 +7,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -190,6 +191,38 @@ def test_an_image_that_names_a_file_of_the_host_is_refused_unsent(virt_host: Vir
     with pytest.raises(ImageUnacceptable, match="declared raw"):
         virt_host.driver.ensure_image(image_of(data, "raw"), Source(data), no_progress)
     assert virt_host.volumes() == []
+
+
+def test_marks_that_a_crash_left_empty_mean_nothing(make_virt_host: MakeVirtHost, data: bytes) -> None:
+    host = make_virt_host(image_stale_seconds=1.0)
+    host.driver.facts()  # makes the pool
+    image, source = image_of(data), Source(data)
+    base = host.directory / f"base-{image.id}"
+    base.write_bytes(b"\0" * len(data))
+    for mark in ("ok", "part-3"):
+        base.with_name(f"{base.name}.{mark}").write_bytes(b"")
+    assert len(host.volumes()) == 3
+    cached = host.driver.ensure_image(image, source, no_progress)
+    assert content(cached.path) == image.checksum_sha256
+    assert source.sent_bytes == len(data)
+    assert host.volumes() == [base.name, f"{base.name}.ok"]
+
+
+def test_an_image_whose_bytes_were_deleted_behind_our_back_is_sent_again(virt_host: VirtHost, data: bytes) -> None:
+    image, source = image_of(data), Source(data)
+    (virt_host.directory / Path(virt_host.driver.ensure_image(image, source, no_progress).path).name).unlink()
+    assert virt_host.volumes() == [f"base-{image.id}.ok"]
+    cached = virt_host.driver.ensure_image(image, source, no_progress)
+    assert content(cached.path) == image.checksum_sha256
+    assert source.sent_bytes == 2 * len(data)
+
+
+def test_an_image_without_checksum_is_taken_by_its_length_and_one_with_md5_by_that(virt_host: VirtHost, data: bytes) -> None:
+    plain = replace(image_of(data), checksum_sha256=None)
+    assert virt_host.driver.ensure_image(plain, Source(data), no_progress).size_bytes == len(data)
+    md5 = replace(image_of(data), checksum_sha256=None, checksum_md5=hashlib.md5(b"other").hexdigest())
+    with pytest.raises(ImageCorrupt, match="md5"):
+        virt_host.driver.ensure_image(md5, Source(data), no_progress)
 
 
 @pytest.fixture

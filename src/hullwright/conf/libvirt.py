@@ -40,7 +40,8 @@ OPTS = [
         "cpu_mode",
         default="auto",
         choices=["auto", "none", "host-model", "host-passthrough", "maximum", "custom"],
-        help="The CPU that guests see. auto: host-model with kvm, libvirt's own default with qemu. custom: cpu_model.",
+        help="The CPU that guests see. auto: host-model with kvm, maximum with qemu (none where libvirt does not know it). "
+        "none: QEMU's default. custom: cpu_model.",
     ),
     cfg.StrOpt("cpu_model", help="Name of the CPU model when cpu_mode is custom."),
     cfg.StrOpt(
@@ -69,7 +70,5 @@ OPTS = [
         min=0.0,
         help="How long a guest may take to shut down for a soft reboot before it is pulled.",
     ),
-    cfg.HostAddressOpt(
-        "host_ip", help="Address told for hosts whose libvirt is on this machine. Unset: the address of the default route."
-    ),
+    cfg.HostAddressOpt("host_ip", help="Address told for hosts whose libvirt is on this machine. Unset: the address of the default route."),
 ]

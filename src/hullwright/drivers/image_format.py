@@ -139,9 +139,7 @@ def _qcow2_virtual_size(head: bytes, size_bytes: int) -> int:
     if version == 3:
         if len(head) < _HEADER_V2_BYTES + _FEATURES_V3.size:
             raise ValueError("its qcow2 header is cut off")
-        incompatible, _compatible, _autoclear, refcount_order, extensions_at = _FEATURES_V3.unpack_from(
-            head, _HEADER_V2_BYTES
-        )
+        incompatible, _compatible, _autoclear, refcount_order, extensions_at = _FEATURES_V3.unpack_from(head, _HEADER_V2_BYTES)
         if incompatible & _INCOMPATIBLE_DATA_FILE:
             raise ValueError("it has an external data file")
         if incompatible & _INCOMPATIBLE_CORRUPT:

@@ -223,9 +223,7 @@ class LibvirtPool:
                 return slot.connection
             if slot.opening is None or slot.opening.done():
                 slot.opening = Future()
-                threading.Thread(
-                    target=_open_into, args=(slot, slot.opening), name=f"libvirt-open-{host.name}", daemon=True
-                ).start()
+                threading.Thread(target=_open_into, args=(slot, slot.opening), name=f"libvirt-open-{host.name}", daemon=True).start()
             opening = slot.opening
         try:
             return opening.result(self._connect_seconds)

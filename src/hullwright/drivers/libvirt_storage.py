@@ -20,6 +20,7 @@ from hullwright.objects.hosts import HostRef
 MESSAGE_BYTES = 256 * 1024 - 24  # the largest packet of a libvirt stream
 REMOTE_PATH = "/var/lib/hullwright"
 BUSY_SECONDS = 600.0  # how long to wait for a volume that libvirt is still filling, such as a copy of a large image
+_REFRESH_TRIES = 5
 Chunk = bytes | memoryview
 
 
@@ -81,13 +82,17 @@ def pool_path(host: HostRef, configured: str | None, state_path: str, content: s
 
 
 def refresh(pool: Any) -> None:
-    """Have libvirt look at the directory again; where it is busy its knowledge stays a little old, which is fine."""
+    """Have libvirt look at the directory again; where it stays busy making volumes, its knowledge stays a little old."""
     libvirt = load_libvirt()
-    try:
-        pool.refresh(0)
-    except libvirt.libvirtError:
-        if not pool.isActive():
-            raise
+    for _ in range(_REFRESH_TRIES):
+        try:
+            pool.refresh(0)
+        except libvirt.libvirtError:
+            if not pool.isActive():
+                raise
+            time.sleep(0.05)
+        else:
+            return
 
 
 def find_volume(pool: Any, name: str) -> Any | None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from hullwright.drivers.libvirt_pool import load_libvirt
+from hullwright.drivers.libvirt_pool import is_connection_lost, load_libvirt
 from hullwright.objects.hosts import HostRef
 
 X86 = ("x86_64", "i686")
@@ -28,6 +28,7 @@ class Capabilities:
     cpu_features: tuple[str, ...]
     virt_types: tuple[str, ...]  # usable ones, best first
     machine_types: tuple[str, ...]  # of guests of the host's own architecture
+    maximum_cpu: bool  # emulated guests can have every CPU feature that QEMU knows
 
 
 def read(connection: Any) -> Capabilities:
@@ -39,6 +40,8 @@ def read(connection: Any) -> Capabilities:
     offered = {domain.get("type", "") for domain in guest.iter("domain")} if guest is not None else set()
     machines = {machine.text or "" for machine in guest.iter("machine")} if guest is not None else set()
     kvm = "kvm" in offered and _kvm_works(connection, arch, features)
+    emulated = _domain_capabilities(connection, arch, "qemu")
+    maximum = emulated.find("cpu/mode[@name='maximum']") if emulated is not None else None
     return Capabilities(
         uuid=root.findtext("host/uuid", ""),
         arch=arch,
@@ -46,6 +49,7 @@ def read(connection: Any) -> Capabilities:
         cpu_features=tuple(sorted(features)),
         virt_types=("kvm", "qemu") if kvm else ("qemu",),
         machine_types=tuple(sorted(machines - {""})),
+        maximum_cpu=maximum is not None and maximum.get("supported") == "yes",
     )
 
 
@@ -63,8 +67,10 @@ def _cpu_features(connection: Any, root: ET.Element) -> set[str]:
     try:
         expanded = connection.baselineCPU([ET.tostring(cpu, encoding="unicode")], libvirt.VIR_CONNECT_BASELINE_CPU_EXPAND_FEATURES)
         cpu = ET.fromstring(expanded)
-    except libvirt.libvirtError:
-        pass  # not offered for every architecture; what capabilities name has to do
+    except libvirt.libvirtError as error:
+        if is_connection_lost(error):
+            raise
+        # Not offered for every architecture; what capabilities name has to do.
     return {feature.get("name", "") for feature in cpu.iter("feature") if feature.get("policy") != "disable"} - {""}
 
 
@@ -74,12 +80,19 @@ def _kvm_works(connection: Any, arch: str, features: set[str]) -> bool:
     libvirt offers KVM wherever /dev/kvm opens. There are kernels whose KVM needs no help from the CPU, and under which common
     guests never get past their first instructions; so the CPU must have the extension as well.
     """
-    libvirt = load_libvirt()
-    try:
-        connection.getDomainCapabilities(None, arch, None, "kvm", 0)
-    except libvirt.libvirtError:
+    if _domain_capabilities(connection, arch, "kvm") is None:
         return False
     return arch not in X86 or any(flag in features for flag in _X86_VIRTUALISATION)
+
+
+def _domain_capabilities(connection: Any, arch: str, virt_type: str) -> ET.Element | None:
+    """What guests of a type can have; None where there can be none."""
+    try:
+        return ET.fromstring(connection.getDomainCapabilities(None, arch, None, virt_type, 0))
+    except load_libvirt().libvirtError as error:
+        if is_connection_lost(error):
+            raise
+        return None
 
 
 def host_ip(host: HostRef, configured: str | None) -> str:

@@ -33,6 +33,7 @@ class LibvirtDriver(VirtDriver):
         self._connections = LibvirtPool.shared()
         path = storage.pool_path(host, self._options.pool_path, conf.state_path)
         self._pool = storage.HostPool(self._options.pool_name, path)
+        self._known: tuple[Any, capabilities.Capabilities] | None = None
         self._images = ImageCache(host, self._pool, self._connections, self._options.image_stale_seconds)
 
     # --- the host ---------------------------------------------------------------------------------------------------
@@ -103,11 +104,13 @@ class LibvirtDriver(VirtDriver):
 
     def _settings(self, connection: Any) -> domain_xml.Settings:
         options = self._options
-        can = capabilities.read(connection)
+        can = self._capabilities(connection)
         virt_type = can.virt_types[0] if options.virt_type == "auto" else options.virt_type
         cpu_mode = options.cpu_mode
         if cpu_mode == "auto":
-            cpu_mode = "host-model" if virt_type == "kvm" else "none"
+            # QEMU's own default is too old a CPU for distributions of today.
+            emulated = "maximum" if can.maximum_cpu else "none"
+            cpu_mode = "host-model" if virt_type == "kvm" else emulated
         return domain_xml.Settings(
             virt_type=virt_type,
             arch=can.arch,
@@ -120,6 +123,13 @@ class LibvirtDriver(VirtDriver):
             memory_stats_seconds=options.memory_stats_seconds,
             pcie_root_ports=options.pcie_root_ports,
         )
+
+    def _capabilities(self, connection: Any) -> capabilities.Capabilities:
+        """Read once per connection: they change when libvirt or QEMU do, and then the connection is another."""
+        known = self._known
+        if known is None or known[0] is not connection:
+            known = self._known = (connection, capabilities.read(connection))
+        return known[1]
 
     def destroy(self, uuid: str) -> None:
         """See VirtDriver.destroy. The domain goes first: while it is there, it may use its files."""
