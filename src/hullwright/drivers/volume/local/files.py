@@ -52,9 +52,7 @@ class VolumeFiles:
         Raises: HypervisorError, HypervisorUnavailable.
         """
         with LibvirtPool.shared().connection(self._host, f"look for volume {volume_id}") as connection:
-            pool = self._pool.find(connection)
-            if pool is None:
-                return None
+            pool = self._pool.ensure(connection)
             found = _find(pool, volume_id)
             if found is None:  # on a shared file system another host's libvirt may have made it
                 storage.refresh(pool)
