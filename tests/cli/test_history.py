@@ -86,10 +86,10 @@ def test_an_event_told_twice_counts_once() -> None:
 
 def test_progress_belongs_to_the_latest_run_of_its_step() -> None:
     history = History().apply_all(events((1, "fetch_image", "RUNNING", 0)))
-    run = history.progress("fetch_image", 50, 100, "bytes")
+    run = history.progress("fetch_image", 50, 100, "bytes", BEGUN)
     assert run is history.runs[0]
     assert (run.done, run.total) == (50, 100)
-    assert history.progress("spawn", 1, 2, "bytes") is None
+    assert history.progress("spawn", 1, 2, "bytes", BEGUN) is None
 
 
 def test_states_of_the_flow_are_no_steps() -> None:

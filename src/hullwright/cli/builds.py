@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from hullwright.cli import http
-from hullwright.cli.history import History
+from hullwright.cli.history import History, Run
 from hullwright.cli.watch import Watch
 from hullwright.objects.errors import NotFound
 from hullwright.objects.states import OPEN_JOB_STATES
@@ -46,8 +46,12 @@ def history(build: Mapping[str, Any]) -> History:
     """What a build's events tell, with how far its long steps came."""
     told = History().apply_all(_event(event) for event in build["events"])
     for entry in build["step_progress"]:
-        told.progress(entry["step"], entry["done"], entry["total"], entry["unit"])
+        _progress(told, entry)
     return told
+
+
+def _progress(told: History, entry: Mapping[str, Any]) -> Run | None:
+    return told.progress(entry["step"], entry["done"], entry["total"], entry["unit"], seconds(entry["at"]))
 
 
 def _event(event: Mapping[str, Any]) -> dict[str, Any]:
@@ -71,7 +75,7 @@ def follow(client: http.Client, build_id: str, screen: Watch) -> dict[str, Any]:
                 if event == "step":
                     screen.changed(told, told.apply(_event(data)))
                 elif event == "progress":
-                    screen.changed(told, told.progress(data["step"], data["done"], data["total"], data["unit"]))
+                    screen.changed(told, _progress(told, data))
             build = show(client, build_id)
             if build["state"] not in OPEN_JOB_STATES:
                 for event in build["events"]:  # what a stream that ended early did not tell

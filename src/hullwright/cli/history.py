@@ -32,6 +32,7 @@ class Run:
     done: int = 0  # of a long step
     total: int = 0
     unit: str = ""
+    progress_at: float = 0.0
 
     @property
     def title(self) -> str:
@@ -89,11 +90,11 @@ class History:
             self.apply(event)
         return self
 
-    def progress(self, step: str, done: int, total: int, unit: str) -> Run | None:
+    def progress(self, step: str, done: int, total: int, unit: str, at: float) -> Run | None:
         """Take in how far a long step is."""
         run = next((run for run in reversed(self.runs) if run.step == step and not run.undo), None)
         if run is not None:
-            run.done, run.total, run.unit = done, total, unit
+            run.done, run.total, run.unit, run.progress_at = done, total, unit, at
         return run
 
     def _latest(self, attempt: int, step: str) -> Run | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from types import TracebackType
-from typing import Any, Protocol, Self, TextIO
+from typing import Protocol, Self, TextIO
 
 from rich.console import Console, RenderableType
 from rich.live import Live
@@ -128,13 +128,20 @@ class PlainLines:
             return
         if self._begun_at is None:
             self._begun_at = run.started_at
+        at = run.ended_at or run.started_at
         if run.total and run.ended_at is None:
             tenths = run.done * 10 // run.total
             if tenths <= self._tenths.get(id(run), -1):
                 return
             self._tenths[id(run)] = tenths
-        at = (run.ended_at or time.time()) - self._begun_at if run.total else (run.ended_at or run.started_at) - self._begun_at
-        parts: list[Any] = [f"{at:8.3f} s", f"attempt {run.attempt}" if run.attempt else "         ", f"{run.title:<20}", run.state]
+            at = run.progress_at
+        attempt = f"attempt {run.attempt}" if run.attempt else " " * len("attempt 1")
+        parts = [f"{at - self._begun_at:8.3f} s", attempt, f"{run.title:<20}", run.state]
+            f"{at - self._begun_at:8.3f} s",
+            f"attempt {run.attempt}" if run.attempt else "         ",
+            f"{run.title:<20}",
+            run.state,
+        ]
         if run.ended_at is not None:
             parts.append(f"({words.duration(run.seconds())})")
         if run.total:
@@ -143,5 +150,5 @@ class PlainLines:
             parts.append("taken up again after a crash")
         if run.note:
             parts.append(run.note)
-        self._out.write("  ".join(str(part) for part in parts).rstrip() + "\n")
+        self._out.write("  ".join(parts).rstrip() + "\n")
         self._out.flush()
