@@ -8,7 +8,7 @@ from typing import Any
 
 import falcon
 
-from hullwright.api import routes
+from hullwright.api import identity, routes
 from hullwright.api.context import ApiContext
 from hullwright.api.errors import ErrorHandlers
 from hullwright.api.middleware import Authentication, Microversion, RequestId
@@ -37,10 +37,10 @@ def create_app(
     app.req_options.auto_parse_qs_csv = False
     ErrorHandlers(context).install(app)
     routes.add_routes(app, context)
+    if conf.api.auth_strategy == "noauth":
+        identity.add_routes(app, context)
     for name in services:
-        add_routes = getattr(importlib.import_module(f"hullwright.api.{name}"), "add_routes", None)
-        if add_routes is not None:
-            add_routes(app, context)
+        importlib.import_module(f"hullwright.api.{name}").add_routes(app, context)
     return app
 
 
