@@ -137,11 +137,6 @@ class PlainLines:
             at = run.progress_at
         attempt = f"attempt {run.attempt}" if run.attempt else " " * len("attempt 1")
         parts = [f"{at - self._begun_at:8.3f} s", attempt, f"{run.title:<20}", run.state]
-            f"{at - self._begun_at:8.3f} s",
-            f"attempt {run.attempt}" if run.attempt else "         ",
-            f"{run.title:<20}",
-            run.state,
-        ]
         if run.ended_at is not None:
             parts.append(f"({words.duration(run.seconds())})")
         if run.total:
