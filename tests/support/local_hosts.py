@@ -28,7 +28,8 @@ _octets = itertools.count(1)
 def new_network(**changes: Any) -> Network:
     """A network with a subnet of its own, in mode open: libvirt leaves the firewall alone, which is quick."""
     network_id, prefix = str(uuid.uuid4()), f"10.214.{next(_octets)}"
-    subnet = Subnet(str(uuid.uuid4()), network_id, "subnet", f"{prefix}.0/24", gateway_ip=f"{prefix}.1")
+    pool = (f"{prefix}.2", f"{prefix}.254")
+    subnet = Subnet(str(uuid.uuid4()), network_id, "subnet", f"{prefix}.0/24", gateway_ip=f"{prefix}.1", allocation_pools=(pool,))
     return Network(**{"id": network_id, "name": "network", "mode": "open", "subnets": (subnet,), **changes})
 
 
