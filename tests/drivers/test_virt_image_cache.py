@@ -225,17 +225,6 @@ def test_an_image_without_checksum_is_taken_by_its_length_and_one_with_md5_by_th
         virt_host.driver.ensure_image(md5, Source(data), no_progress)
 
 
-@pytest.fixture
-def small_directory(libvirt_host: Libvirtd, tmp_path: Path) -> Iterator[Path]:
-    """A directory of 16 MiB, as the host sees it."""
-    path = tmp_path / "small"
-    path.mkdir()
-    inside = [*([] if os.geteuid() == 0 else ["sudo", "-n"]), "nsenter", "-t", str(libvirt_host.pid), "-m"]
-    subprocess.run([*inside, "mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(path)], check=True, timeout=10)
-    yield path
-    subprocess.run([*inside, "umount", "-l", str(path)], check=True, timeout=10)
-
-
 def test_an_image_larger_than_the_room_is_refused_at_once(make_virt_host: MakeVirtHost, small_directory: Path, data: bytes) -> None:
     host = make_virt_host(pool_path=str(small_directory), disk_cache="default")
     source = Source(data * 2)

@@ -5,6 +5,7 @@ Not for: starting a libvirtd; that is libvirtd.py.
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import time
@@ -170,22 +171,36 @@ def make_virt_host(libvirt_host: Libvirtd, tmp_path: Path) -> Iterator[MakeVirtH
     """Makes drivers on the session's host, with [libvirt] options as keywords; guests and pools are removed afterwards."""
     made: list[VirtHost] = []
 
-    def make(**options: Any) -> VirtHost:
+    def make(uri: str | None = None, **options: Any) -> VirtHost:
         name = f"test-{uuid.uuid4().hex[:8]}"
         options = {"pool_name": name, "pool_path": str(tmp_path / name), "soft_reboot_seconds": 20.0, **options}
-        ref = HostRef(libvirt_host.name, libvirt_host.uri)
+        ref = HostRef(libvirt_host.name, uri or libvirt_host.uri)
         host = VirtHost(LibvirtDriver(ref, opts.load([], {"libvirt": options})), ref, name, Path(options["pool_path"]), options)
         made.append(host)
         return host
 
     yield make
     for host in made:
-        for guest_uuid in host.driver.leftovers():
-            host.driver.destroy(guest_uuid)
-        _remove_pool(host.ref, host.pool)
+        # By the shortest way, whatever way the test took.
+        ref = HostRef(libvirt_host.name, libvirt_host.uri)
+        driver = LibvirtDriver(ref, opts.load([], {"libvirt": host.options}))
+        for guest_uuid in driver.leftovers():
+            driver.destroy(guest_uuid)
+        _remove_pool(ref, host.pool)
 
 
 @pytest.fixture
 def virt_host(make_virt_host: MakeVirtHost) -> VirtHost:
     """A driver on the session's host with a pool of the test's own."""
     return make_virt_host()
+
+
+@pytest.fixture
+def small_directory(libvirt_host: Libvirtd, tmp_path: Path) -> Iterator[Path]:
+    """A directory of 16 MiB, as the host sees it."""
+    path = tmp_path / "small"
+    path.mkdir()
+    inside = [*([] if os.geteuid() == 0 else ["sudo", "-n"]), "nsenter", "-t", str(libvirt_host.pid), "-m"]
+    subprocess.run([*inside, "mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(path)], check=True, timeout=10)
+    yield path
+    subprocess.run([*inside, "umount", "-l", str(path)], check=True, timeout=10)
