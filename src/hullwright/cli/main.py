@@ -106,7 +106,7 @@ class Hullwright(App):
         except BrokenPipeError:  # the reader of our output has gone: not worth a word
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 141
-        except Exception as error:  # noqa: BLE001  (a command whose file cannot be imported: cliff lets that through)
+        except Exception as error:  # a command whose file cannot be imported: cliff lets that through
             self.LOG.error(error, exc_info=self.options.debug)
             return 1
 
