@@ -31,7 +31,7 @@ _BRIDGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}", re.ASCII)
 _CHANGEABLE: dict[str, Any] = {
     "name": TEXT,
     "shared": BOOLEAN,
-    "mtu": {"type": "integer", "minimum": 68, "maximum": 65535},
+    "mtu": {"type": ["integer", "string"], "pattern": "^[0-9]{2,5}$"},  # clients send either
     "port_security_enabled": BOOLEAN,
     # What cannot be otherwise may be said all the same: clients send their defaults.
     "admin_state_up": {"const": True},
@@ -127,7 +127,7 @@ class Networks:
             name=given.get("name", ""),
             mode=mode,
             bridge=bridge,
-            mtu=given.get("mtu", 1500),
+            mtu=_mtu(given.get("mtu", 1500)),
             shared=given.get("shared", False),
             port_security=given.get("port_security_enabled", True),
             project_id=project_id,
@@ -161,7 +161,10 @@ class NetworkItem:
             network = changeable(conn, who, network_id)
             if given.get("shared", network.shared) != network.shared and not who.is_admin:
                 raise HttpError(403, "Only an administrator may share a network.")
-            networks.update(conn, network_id, **{columns[name]: given[name] for name in columns if name in given})
+            changes = {columns[name]: given[name] for name in columns if name in given}
+            if "mtu" in changes:
+                changes["mtu"] = _mtu(changes["mtu"])
+            networks.update(conn, network_id, **changes)
             network = networks.get(conn, network_id)
         resp.media = {"network": network_view(network, admin=who.is_admin)}
 
@@ -171,6 +174,17 @@ class NetworkItem:
             changeable(conn, caller(req), network_id)
             networks.delete(conn, network_id)
         resp.status = falcon.HTTP_204
+
+
+def _mtu(given: int | str) -> int:
+    """Bytes: at least what IPv4 needs (RFC 791), at most what a packet's length can say.
+
+    Raises: HttpError 400.
+    """
+    mtu = int(given)
+    if not 68 <= mtu <= 65535:
+        raise HttpError(400, f"Invalid input for mtu. Reason: '{given}' is not between 68 and 65535.")
+    return mtu
 
 
 def _carriage(given: dict[str, Any]) -> tuple[str, str | None]:
