@@ -193,6 +193,33 @@ def test_an_image_that_names_a_file_of_the_host_is_refused_unsent(virt_host: Vir
     assert virt_host.volumes() == []
 
 
+def test_who_was_thought_dead_lets_go_of_what_another_finished(make_virt_host: MakeVirtHost, data: bytes) -> None:
+    host = make_virt_host(image_stale_seconds=1.0)
+    image, go_on, begun = image_of(data), threading.Event(), threading.Event()
+    bad = data[: SIZE // 2] + b"\0" * (SIZE // 2)  # and it has a bad source, too
+    ends: list[object] = []
+
+    def freeze(done: int, total: int) -> None:
+        if done >= total // 2 and not begun.is_set():
+            begun.set()
+            assert go_on.wait(30)
+
+    def slow() -> None:
+        ends.append(host.driver.ensure_image(image, Source(bad), freeze))
+
+    thread = threading.Thread(target=slow)
+    thread.start()
+    try:
+        assert begun.wait(30)
+        cached = host.driver.ensure_image(image, Source(data), no_progress)
+    finally:
+        go_on.set()
+        thread.join(60)
+    assert ends == [cached]
+    assert content(cached.path) == image.checksum_sha256
+    assert host.volumes() == [f"base-{image.id}", f"base-{image.id}.ok"]
+
+
 def test_marks_that_a_crash_left_empty_mean_nothing(make_virt_host: MakeVirtHost, data: bytes) -> None:
     host = make_virt_host(image_stale_seconds=1.0)
     host.driver.facts()  # makes the pool

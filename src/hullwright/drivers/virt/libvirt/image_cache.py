@@ -184,6 +184,10 @@ class Entry:
         """We are not at it any more."""
         _active.discard(self.record.owner)
 
+    def step_back(self) -> None:
+        """Somebody else made the image whole before we began."""
+        self._delete_records()
+
     def complete(self) -> None:
         """Declare the image whole."""
         name = f"{self.name}.ok"
@@ -193,6 +197,9 @@ class Entry:
 
     def discard(self) -> None:
         """Leave nothing of an image that is not whole; the bytes go first, and the records speak of nothing then."""
+        if not self.still_ours():
+            self.forget()  # whoever has it now may have made it whole, and guests may stand on it
+            return
         storage.delete_volume(self.pool, f"{self.name}.ok")
         storage.delete_volume(self.pool, self.name)
         self._delete_records()

@@ -28,6 +28,8 @@ from hullwright.objects.images import CachedImage, Image
 SEGMENT_BYTES = 64 * 1024 * 1024
 SEGMENT_SECONDS = 1.0
 SEGMENT_SECONDS_LONGEST = 5.0
+# After a pause of this length somebody may have taken over, finished, and have guests on the image: look before writing on.
+STALL_SECONDS = 0.5
 WAIT_SECONDS = 0.25
 
 
@@ -84,11 +86,13 @@ class _Transfer:
         libvirt = load_libvirt()
         try:
             if self.entry.whole() is not None:  # finished between our looking and our taking
-                self.entry.complete()
+                self.entry.step_back()
                 return
             resumed = self.entry.record.done_bytes > 0
             self._fetch()
             self._check(resumed)
+            if not self.entry.still_ours():
+                raise _Superseded
             self.entry.complete()
         except (ImageUnacceptable, ImageCorrupt, HostDiskFull):
             self.entry.discard()
@@ -154,7 +158,8 @@ class _Transfer:
         entry, size = self.entry, self.image.size_bytes
         if not entry.still_ours():
             raise _Superseded
-        start, began = entry.record.done_bytes, time.monotonic()
+        start = entry.record.done_bytes
+        began = moved = time.monotonic()
         upload = storage.Upload(entry.connection, base, start)
         ended = False
         try:
@@ -166,14 +171,17 @@ class _Transfer:
                 if start + upload.sent_bytes + len(chunk) > size:
                     reason = f"it is longer than its {size} bytes"
                     raise ImageCorrupt(image=self.image.id, host=self.host.name, reason=reason)
+                if time.monotonic() - moved > STALL_SECONDS and not entry.still_ours():
+                    raise _Superseded
                 upload.send(chunk)
+                moved = time.monotonic()
                 self.sums.add(chunk)
                 self.progress(start + upload.sent_bytes, size)
                 lasted = time.monotonic() - began
                 full = upload.sent_bytes >= SEGMENT_BYTES and lasted >= SEGMENT_SECONDS
                 if full or lasted >= SEGMENT_SECONDS_LONGEST or start + upload.sent_bytes == size:
                     break
-        except (load_libvirt().libvirtError, ImageCorrupt):
+        except (load_libvirt().libvirtError, ImageCorrupt, _Superseded):
             upload.abort()
             raise
         except BaseException:
