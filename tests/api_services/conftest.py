@@ -20,31 +20,31 @@ from hullwright.persistence.wakeup import Wakeup
 
 
 @pytest.fixture
-def api(sqlite_db: Database, conf: Any) -> Iterator[testing.TestClient]:
+def api(db: Database, conf: Any) -> Iterator[testing.TestClient]:
     """The application with its default options: everybody is the administrator of one project."""
-    wakeup = Wakeup(sqlite_db, conf.state_path)
-    yield testing.TestClient(create_app(sqlite_db, conf, ConductorClient(sqlite_db, conf, wakeup)))
+    wakeup = Wakeup(db, conf.state_path)
+    yield testing.TestClient(create_app(db, conf, ConductorClient(db, conf, wakeup)))
     wakeup.close()
 
 
 @pytest.fixture
-def member_api(sqlite_db: Database, conf: Any) -> Iterator[testing.TestClient]:
+def member_api(db: Database, conf: Any) -> Iterator[testing.TestClient]:
     """The application behind a token that Keystone confirmed: a member of the project hullwright, no administrator."""
     conf.set_override("auth_strategy", "keystone", group="api")
-    wakeup = Wakeup(sqlite_db, conf.state_path)
+    wakeup = Wakeup(db, conf.state_path)
     headers = {
         "X-Identity-Status": "Confirmed",
         "X-Project-Id": "hullwright",
         "X-User-Id": "somebody",
         "X-Roles": "member,reader",
     }
-    app = create_app(sqlite_db, conf, ConductorClient(sqlite_db, conf, wakeup))
+    app = create_app(db, conf, ConductorClient(db, conf, wakeup))
     yield testing.TestClient(app, headers=headers)
     wakeup.close()
 
 
 @pytest.fixture
-def make_instance(sqlite_db: Database) -> Callable[..., str]:
+def make_instance(db: Database) -> Callable[..., str]:
     """Writes an instance that is being built; answers its uuid."""
 
     def make(**changes: Any) -> str:
@@ -65,7 +65,7 @@ def make_instance(sqlite_db: Database) -> Callable[..., str]:
             "updated_at": now(),
             "spec": RequestSpec(uuid, "hullwright", "hullwright", flavor),
         }
-        with sqlite_db.write() as conn:
+        with db.write() as conn:
             instances.create(conn, Instance(**(values | changes)))
         return uuid
 

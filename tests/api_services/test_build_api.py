@@ -69,8 +69,8 @@ class Recorder:
 
 
 @pytest.fixture
-def build(sqlite_db: Database, make_instance: Callable[..., str]) -> Recorder:
-    return Recorder(sqlite_db, make_instance())
+def build(db: Database, make_instance: Callable[..., str]) -> Recorder:
+    return Recorder(db, make_instance())
 
 
 def parse(chunks: Iterator[bytes]) -> Iterator[tuple[str | None, str, Any]]:
@@ -137,19 +137,19 @@ def test_a_build_tells_its_attempts_steps_undos_reasons_and_bytes(api: testing.T
     assert [event["seq"] for event in found["events"]] == list(range(1, found["last_seq"] + 1))
 
 
-def test_a_servers_id_means_its_newest_build(api: testing.TestClient, build: Recorder, sqlite_db: Database) -> None:
-    with sqlite_db.write() as conn:
+def test_a_servers_id_means_its_newest_build(api: testing.TestClient, build: Recorder, db: Database) -> None:
+    with db.write() as conn:
         newer = jobs.post(conn, kind="build_instance", instance_uuid=build.server_id, inputs={})
         jobs.post(conn, kind="delete_instance", instance_uuid=build.server_id, inputs={})
     assert api.simulate_get(f"/v1/builds/{build.server_id}").json["build"]["id"] == newer
 
 
 def test_builds_are_listed_newest_first_filtered_and_paged(
-    api: testing.TestClient, sqlite_db: Database, make_instance: Callable[..., str]
+    api: testing.TestClient, db: Database, make_instance: Callable[..., str]
 ) -> None:
-    made = [Recorder(sqlite_db, make_instance()) for _ in range(3)]
+    made = [Recorder(db, make_instance()) for _ in range(3)]
     made[1].rest(JobState.DONE)
-    with sqlite_db.write() as conn:
+    with db.write() as conn:
         jobs.post(conn, kind="delete_instance", instance_uuid=made[0].server_id, inputs={})
 
     def listed(query: str) -> list[str]:
@@ -189,11 +189,9 @@ def test_events_behind_a_number_are_given(api: testing.TestClient, build: Record
     assert api.simulate_get(f"/v1/builds/{build.job}/events", query_string="after=3").json["events"] == []
 
 
-def test_a_user_sees_what_failed_and_no_host_path_or_conductor(
-    member_api: testing.TestClient, build: Recorder, sqlite_db: Database
-) -> None:
+def test_a_user_sees_what_failed_and_no_host_path_or_conductor(member_api: testing.TestClient, build: Recorder, db: Database) -> None:
     a_build_on_its_second_host(build)
-    with sqlite_db.write() as conn:
+    with db.write() as conn:
         faults.record(conn, Fault(build.server_id, 500, "The build failed.", "host-1: spawn: /x", "host-1", "spawn"))
     result = member_api.simulate_get(f"/v1/builds/{build.job}")
     assert result.status_code == 200
@@ -206,10 +204,8 @@ def test_a_user_sees_what_failed_and_no_host_path_or_conductor(
     assert "host-1" not in stream
 
 
-def test_another_projects_build_is_not_found(
-    member_api: testing.TestClient, sqlite_db: Database, make_instance: Callable[..., str]
-) -> None:
-    other = Recorder(sqlite_db, make_instance(project_id="other"))
+def test_another_projects_build_is_not_found(member_api: testing.TestClient, db: Database, make_instance: Callable[..., str]) -> None:
+    other = Recorder(db, make_instance(project_id="other"))
     assert member_api.simulate_get(f"/v1/builds/{other.job}").status_code == 404
     assert member_api.simulate_get("/v1/builds").json["builds"] == []
 
@@ -242,11 +238,9 @@ def test_a_stream_goes_on_behind_the_last_event_seen_wherever_it_was_cut(api: te
     assert api.simulate_get(f"/v1/builds/{build.job}/stream", headers={"Last-Event-ID": "x"}).status_code == 400
 
 
-def test_a_stream_cut_again_and_again_while_the_build_runs_misses_and_repeats_nothing(
-    build: Recorder, sqlite_db: Database, conf: Any
-) -> None:
+def test_a_stream_cut_again_and_again_while_the_build_runs_misses_and_repeats_nothing(build: Recorder, db: Database, conf: Any) -> None:
     conf.set_override("poll_seconds", 0.01, group="builds")
-    streams = Streams(sqlite_db, conf)
+    streams = Streams(db, conf)
 
     def write() -> None:
         for number in range(100):
@@ -270,10 +264,10 @@ def test_a_stream_cut_again_and_again_while_the_build_runs_misses_and_repeats_no
     assert seen == list(range(1, build.seq + 1))
 
 
-def test_a_stream_tells_news_and_keeps_a_silent_connection_alive(build: Recorder, sqlite_db: Database, conf: Any) -> None:
+def test_a_stream_tells_news_and_keeps_a_silent_connection_alive(build: Recorder, db: Database, conf: Any) -> None:
     conf.set_override("poll_seconds", 0.01, group="builds")
     conf.set_override("keepalive_seconds", 0.1, group="builds")
-    stream = Streams(sqlite_db, conf).open(build.job, 0, admin=True)
+    stream = Streams(db, conf).open(build.job, 0, admin=True)
     assert next(stream).startswith(b"retry:")
     assert b"event: state" in next(stream)
     assert next(stream).startswith(b": ")
@@ -283,17 +277,17 @@ def test_a_stream_tells_news_and_keeps_a_silent_connection_alive(build: Recorder
         news = next(stream)
     assert b"event: progress" in news
     assert b'"percent":30' in news
-    before = sqlite_db.statements
+    before = db.statements
     next(stream)  # a tenth of a second of silence
-    assert sqlite_db.statements - before <= 12  # one for each look
+    assert db.statements - before <= 12  # one for each look
     stream.close()
 
 
 def test_streams_beyond_the_limit_are_refused_until_one_is_closed(
-    api: testing.TestClient, build: Recorder, sqlite_db: Database, conf: Any
+    api: testing.TestClient, build: Recorder, db: Database, conf: Any
 ) -> None:
     conf.set_override("max_streams", 2, group="builds")
-    streams = Streams(sqlite_db, conf)
+    streams = Streams(db, conf)
     held = [streams.open(build.job, 0, admin=True) for _ in range(2)]
     with pytest.raises(TooManyStreams):
         streams.open(build.job, 0, admin=True)
@@ -306,11 +300,11 @@ def test_streams_beyond_the_limit_are_refused_until_one_is_closed(
         stream.close()
     conf.set_override("max_streams", 0, group="builds")
     with pytest.raises(TooManyStreams):
-        Streams(sqlite_db, conf).open(build.job, 0, admin=True)
+        Streams(db, conf).open(build.job, 0, admin=True)
 
 
-def test_streams_end_when_the_process_stops(build: Recorder, sqlite_db: Database, conf: Any) -> None:
-    streams = Streams(sqlite_db, conf)
+def test_streams_end_when_the_process_stops(build: Recorder, db: Database, conf: Any) -> None:
+    streams = Streams(db, conf)
     stream = streams.open(build.job, 0, admin=True)
     next(stream)
     next(stream)

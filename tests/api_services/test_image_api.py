@@ -145,13 +145,13 @@ def test_an_image_that_is_too_large_is_refused_before_its_bytes(api: testing.Tes
 
 
 def test_the_upload_of_an_image_deleted_meanwhile_leaves_no_bytes(
-    api: testing.TestClient, sqlite_db: Database, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    api: testing.TestClient, db: Database, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     image_id = create(api)
     write = ImageDirectory.write
 
     def delete_then_write(self: ImageDirectory, *args: Any) -> tuple[int, str, str]:
-        with sqlite_db.write() as conn:
+        with db.write() as conn:
             images.delete(conn, image_id)
         return write(self, *args)
 
@@ -160,9 +160,9 @@ def test_the_upload_of_an_image_deleted_meanwhile_leaves_no_bytes(
     assert not list(tmp_path.glob("images/*"))
 
 
-def test_an_upload_that_lost_its_record_to_a_later_one_does_not_finish(sqlite_db: Database, api: testing.TestClient) -> None:
+def test_an_upload_that_lost_its_record_to_a_later_one_does_not_finish(db: Database, api: testing.TestClient) -> None:
     image_id = create(api)
-    with sqlite_db.write() as conn:
+    with db.write() as conn:
         assert images.begin_upload(conn, image_id, 1.0)
         assert images.begin_upload(conn, image_id, 2.0)
         images.update(conn, image_id, name="renamed meanwhile")
@@ -219,15 +219,15 @@ def test_a_protected_image_is_not_deleted(api: testing.TestClient) -> None:
     assert api.simulate_get(f"/image/v2/images/{image_id}").status_code == 404
 
 
-def test_an_image_that_a_build_reads_is_not_deleted(api: testing.TestClient, sqlite_db: Database, make_instance: Any) -> None:
+def test_an_image_that_a_build_reads_is_not_deleted(api: testing.TestClient, db: Database, make_instance: Any) -> None:
     image_id = create(api)
     upload(api, image_id)
     uuid = make_instance(image_id=image_id)
-    with sqlite_db.write() as conn:
+    with db.write() as conn:
         jobs.post(conn, kind="build_instance", instance_uuid=uuid, inputs={})
     refused = api.simulate_delete(f"/image/v2/images/{image_id}")
     assert (refused.status_code, "in use" in refused.json["message"]) == (409, True)
-    with sqlite_db.write() as conn:
+    with db.write() as conn:
         jobs.cancel_open(conn, uuid)
         assert jobs.latest(conn, uuid).state == JobState.CANCELLED  # type: ignore[union-attr]
     assert api.simulate_delete(f"/image/v2/images/{image_id}").status_code == 204
