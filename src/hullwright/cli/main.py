@@ -83,8 +83,9 @@ class Hullwright(App):
             "--config-file",
             action="append",
             metavar="FILE",
+            default=[os.environ["HULLWRIGHT_CONFIG"]] if os.environ.get("HULLWRIGHT_CONFIG") else None,
             help="configuration of up, api, conductor, db and host; may be repeated "
-            "(default etc/hullwright.conf, else /etc/hullwright/hullwright.conf, where there is one)",
+            "(HULLWRIGHT_CONFIG; default etc/hullwright.conf, else /etc/hullwright/hullwright.conf, where there is one)",
         )
         return parser
 
