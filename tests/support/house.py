@@ -6,10 +6,9 @@ Hosts are fake unless a URI is given. Not for: HTTP; see the API's own helpers.
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 import uuid
@@ -37,9 +36,52 @@ from hullwright.persistence.models import metadata
 from hullwright.persistence.ports import SqlPortStore
 from hullwright.persistence.volumes import SqlVolumeStore
 from hullwright.persistence.wakeup import Wakeup
+from support.conductor_process import serve
 
 FLAVOR = Flavor(id="1", name="small", vcpus=1, memory_mb=512, root_gb=1)
 ASKER = Asker(request_id="req-1", project_id="p", user_id="u")
+
+
+# Processes are forked from a server that has imported everything and holds no database: they start in milliseconds.
+_forks = multiprocessing.get_context("forkserver")
+_forks.set_forkserver_preload(["support.conductor_process"])
+
+
+class ConductorProcess:
+    """A conductor's process."""
+
+    def __init__(self, overrides: dict[str, dict[str, Any]], preamble: str, log: Path) -> None:
+        self._process = _forks.Process(target=serve, args=(overrides, preamble, str(log)))
+        self._process.start()
+
+    @property
+    def pid(self) -> int:
+        """The process's number."""
+        assert self._process.pid is not None
+        return self._process.pid
+
+    def poll(self) -> int | None:
+        """How it ended, -9 for SIGKILL; None while it runs."""
+        return self._process.exitcode
+
+    def wait(self, timeout_seconds: float | None = None) -> int | None:
+        """Wait for its end; answers as `poll`."""
+        self._process.join(timeout_seconds)
+        return self._process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, if it still runs."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        """SIGTERM: drain."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """SIGKILL, and wait for the end."""
+        self.send_signal(signal.SIGKILL)
+        self.wait()
 
 
 class House:
@@ -62,7 +104,7 @@ class House:
         metadata.create_all(self.db.engine)
         self.wakeup = Wakeup(self.db, directory)
         self.client = ConductorClient(self.db, self.conf, self.wakeup)
-        self.processes: list[subprocess.Popen[bytes]] = []
+        self.processes: list[ConductorProcess] = []
 
     # --- Furnishing ------------------------------------------------------------------------------------------------------
 
@@ -180,22 +222,11 @@ class House:
             thread.join(timeout=30)
             assert not thread.is_alive(), "the conductor did not drain"
 
-    def start_conductor(self, preamble: str = "") -> subprocess.Popen[bytes]:
+    def start_conductor(self, preamble: str = "") -> ConductorProcess:
         """A conductor as a process of its own; `preamble` is Python that it runs first."""
-        code = (
-            f"import logging, sys; logging.basicConfig(level='INFO', stream=sys.stderr)\n{preamble}\n"
-            f"from hullwright.conf import opts\nfrom hullwright.conductor.service import run\nrun(opts.load([], {self.overrides!r}))\n"
-        )
-        log = open(self.directory / f"conductor-{len(self.processes)}.log", "wb")  # noqa: SIM115  the child keeps it
-        process = subprocess.Popen([sys.executable, "-c", code], stdout=log, stderr=log, env=dict(os.environ))
-        log.close()
+        process = ConductorProcess(self.overrides, preamble, self.directory / f"conductor-{len(self.processes)}.log")
         self.processes.append(process)
         return process
-
-    def kill(self, process: subprocess.Popen[bytes]) -> None:
-        """SIGKILL, and reap."""
-        process.send_signal(signal.SIGKILL)
-        process.wait()
 
     def logs(self) -> str:
         """What the conductors' processes said."""
@@ -212,13 +243,10 @@ class House:
     def close(self) -> None:
         """Stop what is left and close the database."""
         for process in self.processes:
-            if process.poll() is None:
-                process.terminate()
+            process.terminate()
         for process in self.processes:
-            try:
-                process.wait(timeout=30)
-            except subprocess.TimeoutExpired:
-                self.kill(process)
+            if process.wait(30) is None:
+                process.kill()
         self.wakeup.close()
         self.db.close()
 

@@ -51,6 +51,12 @@ def finish(conn: Connection, job_uuid: str, failed: bool) -> None:
     )
 
 
+def is_finished(conn: Connection, job_uuid: str) -> bool:
+    """Whether a job's action was closed. A last step asks, so that running it again after a crash changes nothing."""
+    query = sa.select(instance_actions.c.finished_at).where(instance_actions.c.job_uuid == job_uuid)
+    return conn.execute(query).scalar() is not None
+
+
 def get(conn: Connection, instance_uuid: str, request_id: str) -> Action | None:
     """The action that a request began."""
     query = (

@@ -22,6 +22,8 @@ class Activate(Step):
     def execute(self, run: RunContext, host: str, attempt: int) -> None:
         """One transaction; a delete that came first wins here."""
         with run.transaction() as connection:
+            if actions.is_finished(connection, run.job.uuid):
+                return  # this step was here before the crash, and the guest is its user's since then
             instances.transition(
                 connection,
                 run.instance_uuid,

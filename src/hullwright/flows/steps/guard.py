@@ -33,6 +33,8 @@ class Guard(Step):
         """Write how the build ended."""
         cause = cause_of(flow_failures) or Cause("", "Error", "The build was undone.", "", 500, False, False)
         with run.transaction() as connection:
+            if actions.is_finished(connection, run.job.uuid):
+                return
             actions.finish(connection, run.job.uuid, failed=True)
             if cause.is_cancel:
                 return

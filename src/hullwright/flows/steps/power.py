@@ -32,6 +32,8 @@ class PowerGuard(Step):
         """Say that it failed."""
         cause = cause_of(flow_failures)
         with run.transaction() as connection:
+            if actions.is_finished(connection, run.job.uuid):
+                return
             actions.finish(connection, run.job.uuid, failed=True)
             try:
                 instances.transition(connection, run.instance_uuid, expected_task_state=_SWITCHING, task_state=None)
@@ -81,6 +83,8 @@ class RecordPower(Step):
         """One transaction."""
         stopped = run.job.kind == "stop_instance"
         with run.transaction() as connection:
+            if actions.is_finished(connection, run.job.uuid):
+                return
             instances.transition(
                 connection,
                 run.instance_uuid,
