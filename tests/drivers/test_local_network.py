@@ -193,6 +193,27 @@ def test_a_subnet_that_the_host_uses_already_is_an_error_and_leaves_nothing(
     assert store.ports[port.id].host is None
 
 
+def test_what_is_left_of_a_deleted_network_makes_room_for_a_new_one(
+    real_host: LibvirtHostUnderTest, driver: LocalNetworkDriver, network: Network, store: MemoryPortStore
+) -> None:
+    first, _ = allocate(driver, network)
+    driver.plug(real_host.ref, first, "boat")
+    heir = replace(network, id=str(uuid.uuid4()))
+    store.networks[heir.id] = heir
+    second, port = allocate(driver, heir)
+    del store.networks[network.id]
+    with pytest.raises(NetworkError, match="already in use"):  # a port is left on it
+        driver.plug(real_host.ref, second, "boat")
+    store.networks[network.id] = network
+    driver.unplug(real_host.ref, first)
+    with pytest.raises(NetworkError, match="already in use"):  # idle, but not deleted
+        driver.plug(real_host.ref, second, "boat")
+    del store.networks[network.id]
+    driver.plug(real_host.ref, second, "boat")
+    assert real_host.description(network) is None
+    assert real_host.plugged(heir) == {(port.mac_address, address(port))}
+
+
 def test_a_network_that_was_stopped_is_started(real_host: LibvirtHostUnderTest, driver: LocalNetworkDriver, network: Network) -> None:
     instance, port = allocate(driver, network)
     driver.plug(real_host.ref, instance, "boat")

@@ -10,7 +10,7 @@ OPTS = [
     cfg.StrOpt("dhcp_domain", default="novalocal", help="Domain that the local driver's DHCP gives to guests."),
     cfg.IntOpt(
         "dhcp_lease_seconds",
-        default=300,
+        default=120,
         min=120,
         help="Length of a DHCP lease. dnsmasq keeps the address of a deleted guest from its next owner until the lease has run out.",
     ),

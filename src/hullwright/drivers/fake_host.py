@@ -9,6 +9,7 @@ Not for: real guests, networks or volumes.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import urllib.parse
 from collections.abc import Iterator, Mapping
@@ -27,6 +28,12 @@ def is_fake(host: HostRef) -> bool:
     return host.uri.startswith(f"{SCHEME}:")
 
 
+@functools.cache
+def _faults_of(directory: Path, host: str) -> Faults:
+    """One per host and process, so that its file is read again only when it changed."""
+    return Faults(directory, host)
+
+
 class FakeHost:
     """A fake host's things, effects and faults. Objects are cheap; any number may speak of one host."""
 
@@ -39,7 +46,7 @@ class FakeHost:
         place = Path(state_path, SCHEME, parsed.netloc) if parsed.netloc else Path(parsed.path)
         self.directory = place.absolute()
         self.parameters: Mapping[str, str] = dict(urllib.parse.parse_qsl(parsed.query))
-        self.faults = Faults(self.directory, host.name)
+        self.faults = _faults_of(self.directory, host.name)
         self.things: Journal = journal_at(self.directory / "journal")
 
     @contextlib.contextmanager

@@ -69,5 +69,12 @@ class NetworkDriver(ABC):
         """
 
     @abstractmethod
+    def remove_network(self, host: HostRef, network_id: str) -> None:
+        """Leave nothing of a network on the host, after its last port went; gone is done.
+
+        Raises: NetworkError, HypervisorUnavailable.
+        """
+
+    @abstractmethod
     def close(self) -> None:
         """Give connections back."""

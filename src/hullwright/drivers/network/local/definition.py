@@ -48,9 +48,14 @@ class Description:
 PLACEHOLDER_MAC = "02:00:00:00:00:00"
 
 
+def name_of(network_id: str) -> str:
+    """Name of the libvirt network of a network's id."""
+    return f"hullwright-{network_id}"
+
+
 def network_name(network: Network) -> str:
     """Name of the libvirt network."""
-    return f"hullwright-{network.id}"
+    return name_of(network.id)
 
 
 def bridge_name(network: Network) -> str:

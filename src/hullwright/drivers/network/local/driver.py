@@ -1,9 +1,9 @@
 """The embedded network service: ports from a store that the caller hands in; on a host a libvirt network per network, a DHCP entry
 and a filter per port. On a fake host it only records.
 
-A host's libvirt network stays when its last port goes; `remove_network` takes it away. Its bridge and subnet must be free on the
-host. Each host has the network for itself: guests on different hosts meet only by the hosts' routing, or on a network of mode
-bridge, whose bridge the operator joins to something real.
+A host's libvirt network stays when its last port goes; `remove_network` takes it away, and one whose record is gone makes room when
+a new one needs its subnet. Bridge and subnet must be free on the host. Each host has the network for itself: guests on different
+hosts meet only by the hosts' routing, or on a network of mode bridge, whose bridge the operator joins to something real.
 Not for: addresses and MACs; the store gives them.
 """
 
@@ -18,7 +18,7 @@ from hullwright.drivers.libvirt_pool import LibvirtPool
 from hullwright.drivers.network.contract import NetworkDriver, PortStore
 from hullwright.drivers.network.local import filters, plumbing
 from hullwright.drivers.network.local.definition import bridge_name, entry_of, network_name
-from hullwright.objects.errors import HostDiskFull, HypervisorError, NetworkError
+from hullwright.objects.errors import HostDiskFull, HypervisorError, NetworkError, NetworkNotFound
 from hullwright.objects.hosts import HostRef
 from hullwright.objects.networks import Network, NetworkRequest, Port, Vif
 
@@ -73,8 +73,15 @@ class LocalNetworkDriver(NetworkDriver):
             entries = [entry for port in ports if (entry := entry_of(network, port, hostname)) is not None]
             with plumbing.one_at_a_time(host.uri, network.id):
                 domain = self._conf.network.dhcp_domain
-                found = plumbing.ensure_network(connection, network, domain, lease_seconds, entries)
+                found = plumbing.ensure_network(connection, network, domain, lease_seconds, entries, self._is_known)
                 plumbing.ensure_entries(found, entries, lease_seconds)
+
+    def _is_known(self, network_id: str) -> bool:
+        try:
+            self._ports.network(network_id)
+        except NetworkNotFound:
+            return False
+        return True
 
     def unplug(self, host: HostRef, instance_uuid: str) -> None:
         """Remove the DHCP entries of the instance's ports from the host and record that they are bound nowhere.
@@ -100,16 +107,18 @@ class LocalNetworkDriver(NetworkDriver):
             self._ports.bind(bound, None)
 
     def remove_network(self, host: HostRef, network_id: str) -> None:
-        """Leave nothing of a network on a host; gone is done. Guests that are still plugged into it lose their link.
+        """Leave nothing of a network on the host; gone is done. Guests that are still plugged into it lose their link.
 
-        Raises: HypervisorError, HypervisorUnavailable.
+        Raises: NetworkError, HypervisorUnavailable.
         """
-        if not is_fake(host):
-            with (
-                LibvirtPool.shared().connection(host, "remove network") as connection,
-                plumbing.one_at_a_time(host.uri, network_id),
-            ):
-                plumbing.remove_network(connection, network_id)
+        if is_fake(host):
+            return
+        with (
+            self._translated(host, "-"),
+            LibvirtPool.shared().connection(host, f"remove network {network_id}") as connection,
+            plumbing.one_at_a_time(host.uri, network_id),
+        ):
+            plumbing.remove_network(connection, network_id)
 
     @contextlib.contextmanager
     def _translated(self, host: HostRef, port_id: str) -> Iterator[None]:

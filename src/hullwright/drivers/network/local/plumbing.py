@@ -17,6 +17,7 @@ from hullwright.drivers.network.local.definition import (
     HostEntry,
     bridge_addresses,
     describe,
+    name_of,
     network_name,
     network_xml,
 )
@@ -37,14 +38,29 @@ def one_at_a_time(uri: str, network_id: str) -> threading.Lock:
         return _locks.setdefault((uri, network_id), threading.Lock())
 
 
-def ensure_network(connection: Any, network: Network, domain: str, lease_seconds: int, entries: Sequence[HostEntry] = ()) -> Any:
+def ensure_network(
+    connection: Any,
+    network: Network,
+    domain: str,
+    lease_seconds: int,
+    entries: Sequence[HostEntry] = (),
+    is_known: Callable[[str], bool] = lambda _: True,
+) -> Any:
     """Have the libvirt network defined, active and started with the host; answers it. A new one has `entries` from its start.
+
+    When its subnet or bridge is taken, networks of ours that nobody uses and that `is_known` (of their ids) denies make room.
 
     Raises: Refused, libvirtError.
     """
     found = _lookup(connection, network.id)
     if found is None:
-        found = _define(connection, network_xml(network, domain, entries, lease_seconds), network.id)
+        xml = network_xml(network, domain, entries, lease_seconds)
+        try:
+            found = _define(connection, xml, network.id)
+        except load_libvirt().libvirtError:
+            if not _remove_forgotten(connection, is_known):
+                raise
+            found = _define(connection, xml, network.id)
     elif _differs(found, network):
         found = _renew(connection, found, network, domain, lease_seconds)
     if not found.isActive():
@@ -84,6 +100,24 @@ def remove_network(connection: Any, network_id: str) -> None:
     if found is not None:
         _forgive(found.destroy, lambda: not found.isActive())
         _forgive(found.undefine, lambda: _lookup(connection, network_id) is None)
+
+
+def _remove_forgotten(connection: Any, is_known: Callable[[str], bool]) -> bool:
+    """Remove what is left of networks that were deleted; True when there was any."""
+    removed = False
+    for found in connection.listAllNetworks():
+        network_id = found.UUIDString()
+        if found.name() == name_of(network_id) and not _in_use(found) and not is_known(network_id):
+            remove_network(connection, network_id)
+            removed = True
+    return removed
+
+
+def _in_use(found: Any) -> bool:
+    """True while a port has an entry in the network, or a guest is plugged into it."""
+    if describe(found.XMLDesc(load_libvirt().VIR_NETWORK_XML_INACTIVE)).entries:
+        return True
+    return bool(found.isActive() and (describe(found.XMLDesc()).entries or found.listAllPorts()))
 
 
 def _lookup(connection: Any, network_id: str) -> Any:
@@ -139,7 +173,7 @@ def _renew(connection: Any, found: Any, network: Network, domain: str, lease_sec
     """
     entries = describe(found.XMLDesc(load_libvirt().VIR_NETWORK_XML_INACTIVE)).entries
     if found.isActive():
-        if entries:
+        if _in_use(found):
             if set(bridge_addresses(network)) <= describe(found.XMLDesc()).addresses:
                 return found
             raise Refused(f"the subnets of {network_name(network)} have changed, and guests still use it as it was")
