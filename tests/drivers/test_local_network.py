@@ -214,6 +214,39 @@ def test_what_is_left_of_a_deleted_network_makes_room_for_a_new_one(
     assert real_host.plugged(heir) == {(port.mac_address, address(port))}
 
 
+def test_a_sweep_removes_deleted_networks_and_no_others(
+    real_host: LibvirtHostUnderTest, driver: LocalNetworkDriver, network: Network, store: MemoryPortStore
+) -> None:
+    deleted, used = new_network(), new_network()
+    store.networks |= {deleted.id: deleted, used.id: used}
+    instances = {one.id: allocate(driver, one)[0] for one in (network, deleted, used)}
+    for instance in instances.values():
+        driver.plug(real_host.ref, instance, "boat")
+    driver.unplug(real_host.ref, instances[network.id])
+    driver.unplug(real_host.ref, instances[deleted.id])
+    del store.networks[deleted.id], store.networks[used.id]
+    assert driver.sweep(real_host.ref) == [deleted.id]
+    assert driver.sweep(real_host.ref) == []
+    assert real_host.description(deleted) is None
+    assert real_host.description(network) is not None
+    assert len(real_host.plugged(used)) == 1
+
+
+def test_a_changed_mtu_reaches_an_idle_network_at_once_and_one_with_guests_later(
+    real_host: LibvirtHostUnderTest, driver: LocalNetworkDriver, network: Network, store: MemoryPortStore
+) -> None:
+    first, _ = allocate(driver, network)
+    driver.plug(real_host.ref, first, "boat")
+    store.networks[network.id] = replace(network, mtu=1400)
+    second, _ = allocate(driver, network)
+    driver.plug(real_host.ref, second, "boat")
+    assert real_host.description(network).mtu == 1500
+    driver.unplug(real_host.ref, first)
+    driver.unplug(real_host.ref, second)
+    driver.plug(real_host.ref, second, "boat")
+    assert real_host.description(network).mtu == 1400
+
+
 def test_a_network_that_was_stopped_is_started(real_host: LibvirtHostUnderTest, driver: LocalNetworkDriver, network: Network) -> None:
     instance, port = allocate(driver, network)
     driver.plug(real_host.ref, instance, "boat")

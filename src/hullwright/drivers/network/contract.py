@@ -76,5 +76,12 @@ class NetworkDriver(ABC):
         """
 
     @abstractmethod
+    def sweep(self, host: HostRef) -> list[str]:
+        """Remove from the host the networks whose records are gone and that nobody uses; answers their ids.
+
+        Raises: NetworkError, HypervisorUnavailable.
+        """
+
+    @abstractmethod
     def close(self) -> None:
         """Give connections back."""

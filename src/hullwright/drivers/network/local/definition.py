@@ -39,6 +39,7 @@ class Description:
     """What libvirt says of a network."""
 
     mode: str | None
+    mtu: int
     addresses: frozenset[str]  # of the bridge: 192.0.2.1/24
     entries: tuple[HostEntry, ...]  # of ports
 
@@ -116,7 +117,13 @@ def describe(xml: str) -> Description:
         addresses.add(f"{ip.get('address')}/{prefix}")
     hosts = (HostEntry((host.get("mac") or "").lower(), host.get("ip") or "", host.get("name")) for host in root.iterfind("ip/dhcp/host"))
     entries = tuple(entry for entry in hosts if entry.mac != PLACEHOLDER_MAC)
-    return Description(None if forward is None else forward.get("mode", "nat"), frozenset(addresses), entries)
+    mtu = root.find("mtu")
+    return Description(
+        mode=None if forward is None else forward.get("mode", "nat"),
+        mtu=1500 if mtu is None else int(mtu.get("size", "1500")),
+        addresses=frozenset(addresses),
+        entries=entries,
+    )
 
 
 def entry_of(network: Network, port: Port, hostname: str) -> HostEntry | None:

@@ -120,6 +120,16 @@ class LocalNetworkDriver(NetworkDriver):
         ):
             plumbing.remove_network(connection, network_id)
 
+    def sweep(self, host: HostRef) -> list[str]:
+        """Remove from the host the networks whose records are gone and that nobody uses; answers their ids.
+
+        Raises: NetworkError, HypervisorUnavailable.
+        """
+        if is_fake(host):
+            return []
+        with self._translated(host, "-"), LibvirtPool.shared().connection(host, "sweep networks") as connection:
+            return plumbing.remove_forgotten(connection, self._is_known)
+
     @contextlib.contextmanager
     def _translated(self, host: HostRef, port_id: str) -> Iterator[None]:
         try:

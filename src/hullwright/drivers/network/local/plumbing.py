@@ -58,7 +58,7 @@ def ensure_network(
         try:
             found = _define(connection, xml, network.id)
         except load_libvirt().libvirtError:
-            if not _remove_forgotten(connection, is_known):
+            if not remove_forgotten(connection, is_known):
                 raise
             found = _define(connection, xml, network.id)
     elif _differs(found, network):
@@ -102,22 +102,31 @@ def remove_network(connection: Any, network_id: str) -> None:
         _forgive(found.undefine, lambda: _lookup(connection, network_id) is None)
 
 
-def _remove_forgotten(connection: Any, is_known: Callable[[str], bool]) -> bool:
-    """Remove what is left of networks that were deleted; True when there was any."""
-    removed = False
+def remove_forgotten(connection: Any, is_known: Callable[[str], bool]) -> list[str]:
+    """Remove networks of ours that nobody uses and that `is_known` (of their ids) denies; answers the ids.
+
+    Raises: libvirtError.
+    """
+    removed = []
     for found in connection.listAllNetworks():
         network_id = found.UUIDString()
-        if found.name() == name_of(network_id) and not _in_use(found) and not is_known(network_id):
+        if found.name() == name_of(network_id) and not is_known(network_id) and not _in_use(found):
             remove_network(connection, network_id)
-            removed = True
+            removed.append(network_id)
     return removed
 
 
 def _in_use(found: Any) -> bool:
     """True while a port has an entry in the network, or a guest is plugged into it."""
-    if describe(found.XMLDesc(load_libvirt().VIR_NETWORK_XML_INACTIVE)).entries:
-        return True
-    return bool(found.isActive() and (describe(found.XMLDesc()).entries or found.listAllPorts()))
+    libvirt = load_libvirt()
+    try:
+        if describe(found.XMLDesc(libvirt.VIR_NETWORK_XML_INACTIVE)).entries:
+            return True
+        return bool(found.isActive() and (describe(found.XMLDesc()).entries or found.listAllPorts()))
+    except libvirt.libvirtError as error:
+        if is_gone(error):
+            return False
+        raise
 
 
 def _lookup(connection: Any, network_id: str) -> Any:
@@ -163,11 +172,13 @@ def _start(found: Any) -> None:
 
 def _differs(found: Any, network: Network) -> bool:
     is_so = describe(found.XMLDesc())
-    return is_so.mode != FORWARD_MODES[network.mode] or is_so.addresses != set(bridge_addresses(network))
+    should_be = (FORWARD_MODES[network.mode], network.mtu, frozenset(bridge_addresses(network)))
+    return (is_so.mode, is_so.mtu, is_so.addresses) != should_be
 
 
 def _renew(connection: Any, found: Any, network: Network, domain: str, lease_seconds: int) -> Any:
-    """Give the network its changed subnets. libvirt can do that only by stopping it, so not under guests.
+    """Give the network its changed subnets and MTU. libvirt can do that only by stopping it, so not under guests: they keep what
+    they have, which is fine as long as the subnets of new ports are there.
 
     Raises: Refused, libvirtError.
     """
