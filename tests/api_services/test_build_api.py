@@ -56,13 +56,13 @@ class Recorder:
 
     def attempt(self, number: int, state: AttemptState, **fields: Any) -> None:
         with self.db.write() as conn:
-            attempts.begin(self.db, conn, job_uuid=self.job, number=number, instance_uuid=self.server_id, host=f"host-{number}", **fields)
+            attempts.begin(conn, job_uuid=self.job, number=number, instance_uuid=self.server_id, host=f"host-{number}", **fields)
             if state != AttemptState.RUNNING:
                 attempts.end(conn, self.job, number, state)
 
     def progress(self, done: int, total: int) -> None:
         with self.db.write() as conn:
-            events.record_progress(self.db, conn, job_uuid=self.job, step="fetch_image", done=done, total=total, unit="bytes")
+            events.record_progress(conn, job_uuid=self.job, step="fetch_image", done=done, total=total, unit="bytes")
 
     def rest(self, state: JobState) -> None:
         self.tell((0, "", "SUCCESS"), state=state, progress=100, finished_at=2000.0)
@@ -240,7 +240,7 @@ def test_a_stream_goes_on_behind_the_last_event_seen_wherever_it_was_cut(api: te
 
 def test_a_stream_cut_again_and_again_while_the_build_runs_misses_and_repeats_nothing(build: Recorder, db: Database, conf: Any) -> None:
     conf.set_override("poll_seconds", 0.01, group="builds")
-    streams = Streams(db, conf)
+    streams = Streams(db, conf, threading.Event())
 
     def write() -> None:
         for number in range(100):
@@ -267,7 +267,7 @@ def test_a_stream_cut_again_and_again_while_the_build_runs_misses_and_repeats_no
 def test_a_stream_tells_news_and_keeps_a_silent_connection_alive(build: Recorder, db: Database, conf: Any) -> None:
     conf.set_override("poll_seconds", 0.01, group="builds")
     conf.set_override("keepalive_seconds", 0.1, group="builds")
-    stream = Streams(db, conf).open(build.job, 0, admin=True)
+    stream = Streams(db, conf, threading.Event()).open(build.job, 0, admin=True)
     assert next(stream).startswith(b"retry:")
     assert b"event: state" in next(stream)
     assert next(stream).startswith(b": ")
@@ -287,7 +287,7 @@ def test_streams_beyond_the_limit_are_refused_until_one_is_closed(
     api: testing.TestClient, build: Recorder, db: Database, conf: Any
 ) -> None:
     conf.set_override("max_streams", 2, group="builds")
-    streams = Streams(db, conf)
+    streams = Streams(db, conf, threading.Event())
     held = [streams.open(build.job, 0, admin=True) for _ in range(2)]
     with pytest.raises(TooManyStreams):
         streams.open(build.job, 0, admin=True)
@@ -300,15 +300,16 @@ def test_streams_beyond_the_limit_are_refused_until_one_is_closed(
         stream.close()
     conf.set_override("max_streams", 0, group="builds")
     with pytest.raises(TooManyStreams):
-        Streams(db, conf).open(build.job, 0, admin=True)
+        Streams(db, conf, threading.Event()).open(build.job, 0, admin=True)
 
 
 def test_streams_end_when_the_process_stops(build: Recorder, db: Database, conf: Any) -> None:
-    streams = Streams(db, conf)
+    stopping = threading.Event()
+    streams = Streams(db, conf, stopping)
     stream = streams.open(build.job, 0, admin=True)
     next(stream)
     next(stream)
-    streams.stop()
+    stopping.set()
     assert list(stream) == []
     with pytest.raises(TooManyStreams):
         streams.open(build.job, 0, admin=True)

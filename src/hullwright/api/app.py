@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -23,10 +24,17 @@ WsgiApp = Callable[[dict[str, Any], Callable[..., Any]], Any]
 
 
 def create_app(
-    db: Database, conf: Any, client: ConductorClient, services: Sequence[str] = SERVICES
+    db: Database,
+    conf: Any,
+    client: ConductorClient,
+    services: Sequence[str] = SERVICES,
+    stopping: threading.Event | None = None,
 ) -> falcon.App[falcon.Request, falcon.Response]:
-    """The application without authentication in front; see `with_authentication`."""
-    context = ApiContext(db=db, conf=conf, client=client, policy=Policy(conf))
+    """The application without authentication in front; see `with_authentication`.
+
+    `stopping`: set by the server when it is asked to stop, so that streams end.
+    """
+    context = ApiContext(db=db, conf=conf, client=client, policy=Policy(conf), stopping=stopping or threading.Event())
     middleware: list[Any] = [RequestId(), Authentication(context), Microversion(routes.RESOURCES)]
     app = falcon.App(
         middleware=middleware,

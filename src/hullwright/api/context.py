@@ -5,6 +5,7 @@ Not for: deciding what a caller may do; see `policies`.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,8 @@ class ApiContext:
     policy: Policy
     # Path prefix -> form of error bodies. A service that is mounted beside compute registers its own, e.g. "/network".
     error_bodies: dict[str, ErrorBody] = field(default_factory=dict)
+    # Set when this process is asked to stop: answers that have no end of their own end then.
+    stopping: threading.Event = field(default_factory=threading.Event)
 
 
 def caller(req: falcon.Request) -> Caller:

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import signal
 import socket
+import threading
+from types import FrameType
 from typing import Any
 
 from gunicorn.app.base import BaseApplication
@@ -61,7 +64,7 @@ def _is_loopback(host: str) -> bool:
     return bool(found) and all(ipaddress.ip_address(address).is_loopback for address in found)
 
 
-def application(conf: Any) -> WsgiApp:
+def application(conf: Any, stopping: threading.Event | None = None) -> WsgiApp:
     """The application with a database of its own; call it in the process that serves."""
     options = conf.database
     db = Database(
@@ -71,7 +74,7 @@ def application(conf: Any) -> WsgiApp:
         pool_size=max(options.pool_size, conf.api.threads + 1),
     )
     client = ConductorClient(db, conf, Wakeup(db, conf.state_path))
-    return with_authentication(create_app(db, conf, client), conf)
+    return with_authentication(create_app(db, conf, client, stopping=stopping), conf)
 
 
 class _Server(BaseApplication):  # type: ignore[misc]
@@ -98,4 +101,20 @@ class _Server(BaseApplication):  # type: ignore[misc]
             self.cfg.set(name, value)
 
     def load(self) -> WsgiApp:
-        return application(self._conf)
+        # In the worker, whose handlers for these signals are set already; an open stream would make it wait for its grace time.
+        stopping = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+            _tell(stopping, number)
+        return application(self._conf, stopping)
+
+
+def _tell(stopping: threading.Event, number: signal.Signals) -> None:
+    """Set `stopping` when the signal comes, then do what was done for it before."""
+    before = signal.getsignal(number)
+
+    def tell(received: int, frame: FrameType | None) -> None:
+        stopping.set()
+        if callable(before):
+            before(received, frame)
+
+    signal.signal(number, tell)

@@ -20,7 +20,7 @@ PREFIX = "/v1/builds"
 def add_routes(app: falcon.App[Any, Any], context: ApiContext) -> None:
     """Answer below /v1/builds."""
     context.error_bodies[PREFIX] = error_body
-    streams = Streams(context.db, context.conf)
+    streams = Streams(context.db, context.conf, context.stopping)
     app.add_route(PREFIX, builds.Builds(context))
     app.add_route(f"{PREFIX}/{{build_id}}", builds.BuildItem(context))
     app.add_route(f"{PREFIX}/{{build_id}}/events", builds.BuildEvents(context, streams))

@@ -37,13 +37,13 @@ class TooManyStreams(Unavailable):
 class Streams:
     """The streams of one process: at most so many, and all of them end when the process does."""
 
-    def __init__(self, db: Database, conf: Any) -> None:
-        """Read the limits."""
+    def __init__(self, db: Database, conf: Any, stopping: threading.Event) -> None:
+        """Read the limits. Once `stopping` is set all streams end at their next look; their clients come back, to whoever serves then."""
         self._db = db
         self._options = conf.builds
         self.limit = max(1, min(conf.builds.max_streams, conf.api.threads - _THREADS_LEFT_FREE)) if conf.builds.max_streams else 0
         self._places = threading.Semaphore(self.limit)
-        self._stopping = threading.Event()
+        self._stopping = stopping
 
     def open(self, job_uuid: str, after: int, *, admin: bool) -> Stream:
         """A stream of the build's events behind number `after`.
@@ -53,10 +53,6 @@ class Streams:
         if self._stopping.is_set() or not self._places.acquire(blocking=False):
             raise TooManyStreams(limit=self.limit)
         return Stream(_follow(self._db, self._options, job_uuid, after, admin, self._stopping), self._places.release)
-
-    def stop(self) -> None:
-        """End all streams at their next look; their clients come back, to whoever serves then."""
-        self._stopping.set()
 
 
 class Stream:
