@@ -174,4 +174,4 @@ class RunContext:
             return
         self._told_at[step] = moment
         with self.transaction() as connection:
-            events.record_progress(self.db, connection, job_uuid=self.job.uuid, step=step, done=done, total=total, unit=unit)
+            events.record_progress(connection, job_uuid=self.job.uuid, step=step, done=done, total=total, unit=unit)

@@ -15,9 +15,7 @@ from hullwright.persistence.models.instances import instance_actions
 _COLUMNS = [instance_actions.c[name] for name in Action.__dataclass_fields__]
 
 
-def new_row(
-    *, instance_uuid: str, action: str, request_id: str, project_id: str, user_id: str, job_uuid: str | None
-) -> dict[str, Any]:
+def new_row(*, instance_uuid: str, action: str, request_id: str, project_id: str, user_id: str, job_uuid: str | None) -> dict[str, Any]:
     """A row for `start_rows`. An action without a job was done at once and is finished already."""
     started = now()
     return {

@@ -20,6 +20,12 @@ from hullwright.persistence.models.networks import addresses, subnets
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Range = tuple[int, int]  # first and last address as numbers, inclusive
 
+# Every build runs these, so they are built once.
+_LOCK = (
+    sa.select(subnets).where(subnets.c.network_id.in_(sa.bindparam("networks", expanding=True))).order_by(subnets.c.id).with_for_update()
+)
+_MOVE_HINT = subnets.update().where(subnets.c.id == sa.bindparam("subnet")).values(next_address=sa.bindparam("hint"))
+
 _TRIES = 3  # addresses tried one by one before those in use are read
 
 

@@ -15,7 +15,8 @@ from sqlalchemy.engine import Connection
 from hullwright.objects.errors import ComputeResourcesUnavailable
 from hullwright.objects.hosts import describe_amount
 from hullwright.objects.placement import Claim
-from hullwright.persistence.database import insert_if_absent, now
+from hullwright.persistence.database import now
+from hullwright.persistence.inserts import insert_those_absent
 from hullwright.persistence.models.hosts import allocations, hosts, inventories
 
 _row = sa.and_(inventories.c.host_id == sa.bindparam("b_host_id"), inventories.c.resource_class == sa.bindparam("b_resource_class"))
@@ -71,7 +72,7 @@ def claim(
     ]
     # One order of rows for everybody, and a savepoint that frees them when the host is left: no two claims can deadlock.
     conn.exec_driver_sql("SAVEPOINT claim")
-    if _update_used(conn, _take, host_id, resources) == len(rows) and _insert(conn, rows) == len(rows):
+    if _update_used(conn, _take, host_id, resources) == len(rows) and insert_those_absent(conn, allocations, rows) == len(rows):
         return host_id
     conn.exec_driver_sql("ROLLBACK TO SAVEPOINT claim")
     held = held_by(conn, instance_uuid)
@@ -109,11 +110,6 @@ def list_for_host(conn: Connection, host_id: int) -> list[Claim]:
         found.setdefault(row.instance_uuid, {})[row.resource_class] = row.amount
         jobs[row.instance_uuid] = row.job_uuid
     return [Claim(instance_uuid, host_id, resources, jobs[instance_uuid]) for instance_uuid, resources in found.items()]
-
-
-def _insert(conn: Connection, rows: list[dict[str, object]]) -> int:
-    statement = insert_if_absent(conn, allocations).execution_options(preserve_rowcount=True)
-    return conn.execute(statement, rows).rowcount
 
 
 def _update_used(conn: Connection, statement: sa.Update, host_id: int, resources: Mapping[str, int]) -> int:

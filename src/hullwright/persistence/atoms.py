@@ -15,7 +15,8 @@ from taskflow import exceptions as taskflow_errors
 from taskflow.persistence import models
 from taskflow.types import failure
 
-from hullwright.persistence.database import Database, now
+from hullwright.persistence.database import now
+from hullwright.persistence.inserts import upsert
 from hullwright.persistence.models.jobs import atoms, flows, logbooks
 
 _MAX_TOLD_BYTES = 4096  # results that are larger stay with the atom; its event says only how large
@@ -112,10 +113,10 @@ def _from_plain(value: Any) -> Any:
 # --- Rows --------------------------------------------------------------------------------------------------------------
 
 
-def save(db: Database, connection: Connection, flow_uuid: str, details: list[models.AtomDetail]) -> None:
+def save(connection: Connection, flow_uuid: str, details: list[models.AtomDetail]) -> None:
     """Insert or replace atoms of a flow."""
     if details:
-        connection.execute(db.upsert(atoms, ["uuid"], ["state", "intention", "body"]), [_row(flow_uuid, atom) for atom in details])
+        upsert(connection, atoms, [_row(flow_uuid, atom) for atom in details], keys=("uuid",), replace=("state", "intention", "body"))
 
 
 def replace(connection: Connection, atom: models.AtomDetail) -> None:
@@ -145,14 +146,14 @@ def load_one(connection: Connection, uuid: str) -> models.AtomDetail:
     return _detail(row)
 
 
-def save_book(db: Database, connection: Connection, book: models.LogBook) -> models.LogBook:
+def save_book(connection: Connection, book: models.LogBook) -> models.LogBook:
     """Insert or replace a book, its flows and their atoms."""
     columns = {"uuid": book.uuid, "name": book.name, "meta": book.meta, "created_at": now(), "updated_at": now()}
-    connection.execute(db.upsert(logbooks, ["uuid"], ["meta", "updated_at"]), columns)
+    upsert(connection, logbooks, columns, keys=("uuid",), replace=("meta", "updated_at"))
     for detail in book:
         row = {"uuid": detail.uuid, "book_uuid": book.uuid, "name": detail.name, "state": detail.state, "meta": detail.meta}
-        connection.execute(db.upsert(flows, ["uuid"], ["state", "meta"]), row)
-        save(db, connection, detail.uuid, list(detail))
+        upsert(connection, flows, row, keys=("uuid",), replace=("state", "meta"))
+        save(connection, detail.uuid, list(detail))
     return book
 
 

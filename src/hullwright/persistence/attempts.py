@@ -9,13 +9,14 @@ from sqlalchemy.engine import Connection
 
 from hullwright.objects.builds import Attempt
 from hullwright.objects.states import AttemptState
-from hullwright.persistence.database import Database, now
+from hullwright.persistence.database import now
+from hullwright.persistence.inserts import upsert
 from hullwright.persistence.models.jobs import attempts
 
 _KEYS = ["job_uuid", "number"]
 
 
-def begin(db: Database, connection: Connection, *, job_uuid: str, number: int, instance_uuid: str, **fields: Any) -> None:
+def begin(connection: Connection, *, job_uuid: str, number: int, instance_uuid: str, **fields: Any) -> None:
     """Record that an attempt chose its hosts; choosing again after a crash replaces the choice."""
     row = {
         "job_uuid": job_uuid,
@@ -28,7 +29,7 @@ def begin(db: Database, connection: Connection, *, job_uuid: str, number: int, i
         "started_at": now(),
     } | fields
     columns = [name for name in row if name not in (*_KEYS, "started_at")]
-    connection.execute(db.upsert(attempts, _KEYS, columns), row)
+    upsert(connection, attempts, row, keys=_KEYS, replace=columns)
 
 
 def update(connection: Connection, job_uuid: str, number: int, **changes: Any) -> None:

@@ -31,9 +31,7 @@ class DatabaseUnavailable(Unavailable):
 class Database:
     """An engine and its transactions. One per process; safe to use from many threads."""
 
-    def __init__(
-        self, url: str, *, synchronous: str = "NORMAL", busy_timeout_seconds: float = 30.0, pool_size: int = 32
-    ) -> None:
+    def __init__(self, url: str, *, synchronous: str = "NORMAL", busy_timeout_seconds: float = 30.0, pool_size: int = 32) -> None:
         """Connect lazily to `url`; for SQLite the file's directory is made.
 
         `synchronous`: SQLite's pragma; NORMAL survives a killed process, FULL also a power cut.
@@ -52,9 +50,7 @@ class Database:
         # AUTOCOMMIT: a read costs no BEGIN and ROLLBACK; `write` says BEGIN itself, and how.
         self.engine = sa.create_engine(url, isolation_level="AUTOCOMMIT", **options)
         # SQLite has one writer; threads of one process queue here rather than in its sleeping busy handler.
-        self._writer: contextlib.AbstractContextManager[Any] = (
-            threading.Lock() if self.is_sqlite else contextlib.nullcontext()
-        )
+        self._writer: contextlib.AbstractContextManager[Any] = threading.Lock() if self.is_sqlite else contextlib.nullcontext()
         self.statements = 0  # executed by this process, for benchmarks
         self.commits = 0
         event.listen(self.engine, "before_cursor_execute", self._count)
@@ -110,26 +106,6 @@ class Database:
             reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
             raise DatabaseUnavailable(reason=reason) from error
 
-    def insert_if_absent(self, table: sa.Table) -> Any:
-        """An INSERT that leaves an existing row alone (all three databases have it, each with its own word)."""
-        return self._dialect_insert(table).on_conflict_do_nothing()
-
-    def upsert(self, table: sa.Table, keys: list[str], columns: list[str]) -> Any:
-        """An INSERT that replaces `columns` when a row with the same `keys` is there."""
-        statement = self._dialect_insert(table)
-        return statement.on_conflict_do_update(
-            index_elements=keys, set_={name: statement.excluded[name] for name in columns}
-        )
-
-    def _dialect_insert(self, table: sa.Table) -> Any:
-        if self.is_postgresql:
-            from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-
-            return postgresql_insert(table)
-        from sqlalchemy.dialects.sqlite import insert as sqlite_insert
-
-        return sqlite_insert(table)
-
     def close(self) -> None:
         """Close all connections."""
         self.engine.dispose()
@@ -146,17 +122,6 @@ def _enter_wal(cursor: Any, timeout_seconds: float) -> None:
             if "locked" not in str(error) or time.monotonic() > deadline:
                 raise
             time.sleep(0.005)
-
-
-def insert_if_absent(connection: Connection, table: sa.Table) -> Any:
-    """An INSERT that leaves an existing row alone, in the words of the connection's database."""
-    if connection.dialect.name == "postgresql":
-        from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-
-        return postgresql_insert(table).on_conflict_do_nothing()
-    from sqlalchemy.dialects.sqlite import insert as sqlite_insert
-
-    return sqlite_insert(table).on_conflict_do_nothing()
 
 
 def now() -> float:

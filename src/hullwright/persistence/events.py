@@ -6,7 +6,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from hullwright.objects.builds import Progress, StepEvent
-from hullwright.persistence.database import Database, now
+from hullwright.persistence.database import now
+from hullwright.persistence.inserts import upsert
 from hullwright.persistence.models.jobs import step_events, step_progress
 
 
@@ -33,10 +34,10 @@ def count(connection: Connection, job_uuid: str, *, step: str, to_state: str) ->
     return int(connection.execute(query).scalar_one())
 
 
-def record_progress(db: Database, connection: Connection, *, job_uuid: str, step: str, done: int, total: int, unit: str) -> None:
+def record_progress(connection: Connection, *, job_uuid: str, step: str, done: int, total: int, unit: str) -> None:
     """Keep the latest figure of a long step."""
     row = {"job_uuid": job_uuid, "step": step, "done": done, "total": total, "unit": unit, "at": now()}
-    connection.execute(db.upsert(step_progress, ["job_uuid", "step"], ["done", "total", "unit", "at"]), row)
+    upsert(connection, step_progress, row, keys=("job_uuid", "step"), replace=("done", "total", "unit", "at"))
 
 
 def list_progress(connection: Connection, job_uuid: str) -> list[Progress]:

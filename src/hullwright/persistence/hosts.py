@@ -14,7 +14,8 @@ from sqlalchemy.engine import Connection
 
 from hullwright.objects.errors import Conflict, HostExists, HostNotFound
 from hullwright.objects.hosts import Host, HostFacts, Inventory
-from hullwright.persistence.database import insert_if_absent, now
+from hullwright.persistence.database import now
+from hullwright.persistence.inserts import insert_if_absent
 from hullwright.persistence.models.hosts import allocations, hosts, inventories
 
 _host_columns = [hosts.c[name] for name in Host.__dataclass_fields__]
@@ -37,7 +38,7 @@ def register(conn: Connection, name: str, uri: str, driver: str = "libvirt", *, 
     """
     values = {"uuid": str(uuids.uuid4()), "name": name, "uri": uri, "driver": driver, "availability_zone": availability_zone}
     try:
-        conn.execute(sa.insert(hosts).values(**values, checked_at=0.0, last_seen_at=0.0, created_at=now()))
+        conn.execute(sa.insert(hosts).values(**values, checked_at=0.0, last_seen_at=0.0, silent_seconds=0.0, created_at=now()))
     except sa.exc.IntegrityError as error:
         raise HostExists(id=name) from error
     return get(conn, name)
@@ -152,7 +153,7 @@ def record_facts(conn: Connection, name: str, facts: HostFacts, inventories: Ite
     row = conn.execute(sa.select(hosts.c.id, hosts.c.facts).where(hosts.c.name == name)).first()
     if row is None:
         raise HostNotFound(id=name)
-    values: dict[str, Any] = {"last_seen_at": now() if at is None else at, "error": None}
+    values: dict[str, Any] = {"last_seen_at": now() if at is None else at, "silent_since": None, "silent_seconds": 0.0, "error": None}
     told = facts.to_dict()
     if row.facts is None or HostFacts.from_dict(row.facts) != HostFacts.from_dict(told):
         values |= {"facts": told} | _next_generation
@@ -160,9 +161,12 @@ def record_facts(conn: Connection, name: str, facts: HostFacts, inventories: Ite
     set_inventory(conn, row.id, inventories)
 
 
-def record_silence(conn: Connection, name: str, error: str) -> None:
-    """Note why a host did not answer. When it last did stays as it is, so that it counts as down in the end."""
-    conn.execute(sa.update(hosts).where(hosts.c.name == name).values(error=error))
+def record_silence(conn: Connection, name: str, error: str, *, at: float | None = None) -> None:
+    """Note that a host was asked and did not answer, and why; when that goes on for long it counts as down (`is_up`)."""
+    at = now() if at is None else at
+    since = sa.func.coalesce(hosts.c.silent_since, at)
+    silence = {"silent_since": since, "silent_seconds": at - since}
+    conn.execute(sa.update(hosts).where(hosts.c.name == name).values(silence | {"error": error}))
 
 
 def set_inventory(conn: Connection, host_id: int, wanted: Iterable[Inventory]) -> None:
@@ -176,7 +180,7 @@ def set_inventory(conn: Connection, host_id: int, wanted: Iterable[Inventory]) -
         this_one = (inventories.c.host_id == host_id, inventories.c.resource_class == inventory.resource_class)
         if before is None:
             row = {"host_id": host_id, "resource_class": inventory.resource_class, "used": 0}
-            if conn.execute(insert_if_absent(conn, inventories), row | values).rowcount:
+            if insert_if_absent(conn, inventories, row | values):
                 continue
         conn.execute(sa.update(inventories).where(*this_one).values(values))
 

@@ -1,10 +1,12 @@
-"""INSERT that leaves a row alone which is there already, for code that holds a connection and no `Database`.
+"""INSERTs that meet a row that is there already: leave it alone, or replace some of its columns. Each database has its own words for it.
 
-It is how concurrent writers meet on a unique index without an error that would end their transaction.
+It is how concurrent writers meet on a unique index without an error that would end their transaction. Statements are built once.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -12,10 +14,10 @@ from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.engine import Connection
 
 
-def insert_if_absent(conn: Connection, table: sa.Table, values: dict[str, Any]) -> bool:
-    """Insert one row; False when any unique index holds such a row already, committed by whomever."""
+@cache
+def _if_absent(dialect: str, table: sa.Table) -> Any:
     statement: Any
-    match conn.dialect.name:
+    match dialect:
         case "postgresql":
             statement = postgresql.insert(table).on_conflict_do_nothing()
         case "mysql" | "mariadb":
@@ -23,5 +25,30 @@ def insert_if_absent(conn: Connection, table: sa.Table, values: dict[str, Any]) 
         case _:
             statement = sqlite.insert(table).on_conflict_do_nothing()
     # Without the option SQLAlchemy does not ask the driver for an INSERT's count.
-    done = conn.execute(statement, values, execution_options={"preserve_rowcount": True})
-    return done.rowcount == 1
+    return statement.execution_options(preserve_rowcount=True)
+
+
+@cache
+def _replacing(dialect: str, table: sa.Table, keys: tuple[str, ...], columns: tuple[str, ...]) -> Any:
+    if dialect in ("mysql", "mariadb"):
+        replaced = mysql.insert(table)
+        return replaced.on_duplicate_key_update({name: replaced.inserted[name] for name in columns})
+    statement: Any = postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
+    return statement.on_conflict_do_update(index_elements=keys, set_={name: statement.excluded[name] for name in columns})
+
+
+def insert_if_absent(conn: Connection, table: sa.Table, values: dict[str, Any]) -> bool:
+    """Insert one row; False when any unique index holds such a row already, committed by whomever."""
+    return conn.execute(_if_absent(conn.dialect.name, table), values).rowcount == 1
+
+
+def insert_those_absent(conn: Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> int:
+    """Insert rows but those that a unique index holds already; answers how many went in."""
+    return conn.execute(_if_absent(conn.dialect.name, table), list(rows)).rowcount
+
+
+def upsert(
+    conn: Connection, table: sa.Table, rows: Mapping[str, Any] | Sequence[Mapping[str, Any]], *, keys: Sequence[str], replace: Sequence[str]
+) -> None:
+    """Insert rows; where one with the same `keys` is there, replace its columns `replace`."""
+    conn.execute(_replacing(conn.dialect.name, table, tuple(keys), tuple(replace)), rows if isinstance(rows, Mapping) else list(rows))

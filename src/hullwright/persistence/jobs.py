@@ -199,6 +199,18 @@ def _taken_by(owner: str) -> dict[str, Any]:
     }
 
 
+# Every barrier of every step proves the lease: built once. None leaves a figure as it is.
+_HOLD = (
+    sa.update(jobs)
+    .where(jobs.c.id == sa.bindparam("job_id"), jobs.c.owner == sa.bindparam("its_owner"), jobs.c.fence == sa.bindparam("its_fence"))
+    .values(
+        seq=sa.func.coalesce(sa.bindparam("new_seq", type_=sa.Integer), jobs.c.seq),
+        progress=sa.func.coalesce(sa.bindparam("new_progress", type_=sa.Integer), jobs.c.progress),
+    )
+)
+_HOLD_UNLESS_CANCELLED = _HOLD.where(jobs.c.cancel_requested.is_(False))
+
+
 def hold(connection: Connection, job: Job, *, seq: int | None = None, progress: int | None = None, heed_cancel: bool = False) -> bool:
     """Prove, inside a write transaction, that `job`'s lease is still ours; nothing can take it over before the commit.
 
@@ -206,13 +218,8 @@ def hold(connection: Connection, job: Job, *, seq: int | None = None, progress: 
 
     Raises: LeaseLost.
     """
-    changes: dict[str, Any] = {"seq": jobs.c.seq if seq is None else seq}
-    if progress is not None:
-        changes["progress"] = progress
-    statement = sa.update(jobs).where(jobs.c.id == job.id, jobs.c.owner == job.owner, jobs.c.fence == job.fence)
-    if heed_cancel:
-        statement = statement.where(jobs.c.cancel_requested.is_(False))
-    if connection.execute(statement.values(**changes)).rowcount == 1:
+    values = {"job_id": job.id, "its_owner": job.owner, "its_fence": job.fence, "new_seq": seq, "new_progress": progress}
+    if connection.execute(_HOLD_UNLESS_CANCELLED if heed_cancel else _HOLD, values).rowcount == 1:
         return True
     if heed_cancel and is_held(connection, job):
         return False

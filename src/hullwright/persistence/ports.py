@@ -24,6 +24,17 @@ from hullwright.persistence.models.networks import addresses, ports
 from hullwright.persistence.models.networks import networks as networks_table
 from hullwright.persistence.paging import Sort, page
 
+# Every build runs these several times, so they are built once. A port comes with its addresses, one row for each.
+_PORTS = sa.select(ports, addresses.c.subnet_id, addresses.c.address).join(addresses, addresses.c.port_id == ports.c.id, isouter=True)
+_BY_IDS = _PORTS.where(ports.c.id.in_(sa.bindparam("ids", expanding=True)))
+_OF_INSTANCES = _PORTS.where(ports.c.device_id.in_(sa.bindparam("instances", expanding=True))).order_by(
+    ports.c.position, ports.c.created_at, ports.c.id
+)
+_BIND = ports.update().where(ports.c.id.in_(sa.bindparam("ids", expanding=True))).values(host=sa.bindparam("to_host"))
+_DELETE_OURS = ports.delete().where(ports.c.device_id == sa.bindparam("instance"), ports.c.created_by_build.is_(True))
+_FREE_USERS = ports.update().where(ports.c.device_id == sa.bindparam("instance")).values(device_id=None, host=None, position=0)
+
+_PORT_COLUMNS = tuple(name for name in Port.__dataclass_fields__ if name != "fixed_ips")
 _MAC_TRIES = 20  # 16 million MACs: even with a million ports one try in 16 fails
 
 
@@ -121,7 +132,9 @@ def list_all(
 
     Raises: LookupError when the marker is not there.
     """
-    return _with_addresses(conn, page(conn, sa.select(ports).where(*where), ports, sort, marker, limit))
+    rows = page(conn, sa.select(ports.c.id).where(*where), ports, sort, marker, limit)
+    by_id = {port.id: port for port in _by_ids(conn, [row["id"] for row in rows])}
+    return [by_id[row["id"]] for row in rows if row["id"] in by_id]
 
 
 def of_instance(conn: Connection, instance_uuid: str) -> list[Port]:
@@ -130,10 +143,9 @@ def of_instance(conn: Connection, instance_uuid: str) -> list[Port]:
 
 
 def of_instances(conn: Connection, instance_uuids: Sequence[str]) -> dict[str, list[Port]]:
-    """Instance uuid -> its ports in the order of the request; two statements however many there are."""
-    statement = sa.select(ports).where(ports.c.device_id.in_(instance_uuids)).order_by(ports.c.position, ports.c.created_at)
+    """Instance uuid -> its ports in the order of the request; one statement however many there are."""
     answer: dict[str, list[Port]] = {uuid: [] for uuid in instance_uuids}
-    for port in _with_addresses(conn, list(conn.execute(statement).mappings())):
+    for port in _collected(conn.execute(_OF_INSTANCES, {"instances": list(instance_uuids)}).mappings()):
         answer[str(port.device_id)].append(port)
     return answer
 
@@ -173,14 +185,13 @@ def replace_addresses(conn: Connection, port: Port, wanted: Sequence[FixedIp]) -
 def bind(conn: Connection, port_ids: Sequence[str], host: str | None) -> None:
     """Record where ports are plugged; None: nowhere."""
     if port_ids:
-        conn.execute(ports.update().where(ports.c.id.in_(port_ids)).values(host=host))
+        conn.execute(_BIND, {"ids": list(port_ids), "to_host": host})
 
 
 def release(conn: Connection, instance_uuid: str) -> None:
     """Delete the ports that builds made for the instance, addresses with them; unbind and free those that users made."""
-    mine = ports.c.device_id == instance_uuid
-    conn.execute(ports.delete().where(mine, ports.c.created_by_build.is_(True)))
-    conn.execute(ports.update().where(mine).values(device_id=None, host=None, position=0))
+    conn.execute(_DELETE_OURS, {"instance": instance_uuid})
+    conn.execute(_FREE_USERS, {"instance": instance_uuid})
 
 
 def delete(conn: Connection, port_id: str) -> None:
@@ -240,22 +251,23 @@ def _satisfies(have: FixedIp, want: FixedIp) -> bool:
 def _by_ids(conn: Connection, port_ids: Sequence[str]) -> list[Port]:
     if not port_ids:
         return []
-    return _with_addresses(conn, list(conn.execute(sa.select(ports).where(ports.c.id.in_(port_ids))).mappings()))
+    return _collected(conn.execute(_BY_IDS, {"ids": list(port_ids)}).mappings())
 
 
-def _with_addresses(conn: Connection, rows: Sequence[sa.RowMapping]) -> list[Port]:
-    by_port: dict[str, list[FixedIp]] = {row["id"]: [] for row in rows}
-    if rows:
-        statement = sa.select(addresses.c.port_id, addresses.c.subnet_id, addresses.c.address)
-        for port_id, subnet_id, address in conn.execute(statement.where(addresses.c.port_id.in_(list(by_port)))):
-            by_port[port_id].append(FixedIp(subnet_id, address))
-    answer = []
+def _collected(rows: Iterable[sa.RowMapping]) -> list[Port]:
+    """Ports of rows, in the order of their first rows; their addresses with IPv4 first, as `take_default` gives them."""
+    found: dict[str, tuple[sa.RowMapping, list[FixedIp]]] = {}
     for row in rows:
-        values = {name: value for name, value in row.items() if name != "position"}
-        # IPv4 first, as `take_default` gives them.
-        found = sorted(by_port[row["id"]], key=lambda fixed: (":" in fixed.address, fixed.address))
-        answer.append(Port(**values, fixed_ips=tuple(found)))
-    return answer
+        _, fixed_ips = found.setdefault(row["id"], (row, []))
+        if row["address"] is not None:
+            fixed_ips.append(FixedIp(row["subnet_id"], row["address"]))
+    return [
+        Port(
+            fixed_ips=tuple(sorted(fixed_ips, key=lambda fixed: (":" in fixed.address, fixed.address))),
+            **{name: row[name] for name in _PORT_COLUMNS},
+        )
+        for row, fixed_ips in found.values()
+    ]
 
 
 def _new_mac() -> str:

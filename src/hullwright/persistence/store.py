@@ -187,7 +187,7 @@ class FlowStore(base.Backend):  # type: ignore[misc]
                     sa.update(flows).where(flows.c.uuid == buffer.flow.uuid).values(state=buffer.flow.state, meta=buffer.flow.meta)
                 )
         if buffer.atoms:
-            atoms.save(self.db, connection, buffer.job.uuid, list(buffer.atoms.values()))
+            atoms.save(connection, buffer.job.uuid, list(buffer.atoms.values()))
         if buffer.events:
             connection.execute(sa.insert(step_events), buffer.events)
         for write in buffer.later:
@@ -248,7 +248,7 @@ class FlowStore(base.Backend):  # type: ignore[misc]
                 if not ignore_missing:
                     raise atoms.not_found("flow", detail.uuid)
                 connection.execute(sa.insert(flows), _flow_row(detail))
-            atoms.save(self.db, connection, detail.uuid, list(detail))
+            atoms.save(connection, detail.uuid, list(detail))
         return detail
 
 
@@ -288,7 +288,7 @@ class StoreConnection(base.Connection):  # type: ignore[misc]
     def save_logbook(self, book: models.LogBook) -> models.LogBook:
         """Save a book with its flows and their atoms."""
         with self._store.db.write() as connection:
-            return atoms.save_book(self._store.db, connection, book)
+            return atoms.save_book(connection, book)
 
     def destroy_logbook(self, book_uuid: str) -> None:
         """Delete a book with its flows and their atoms."""

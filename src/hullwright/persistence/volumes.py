@@ -189,9 +189,7 @@ def place(conn: Connection, volume_id: str, host: str | None, attachment_id: str
 def home(conn: Connection, volume_id: str) -> HostRef | None:
     """The host where a volume's bytes are; None when they are nowhere, or on a host that is no longer registered."""
     statement = (
-        sa.select(hosts.c.name, hosts.c.uri, hosts.c.driver)
-        .join(volumes, volumes.c.host == hosts.c.name)
-        .where(volumes.c.id == volume_id)
+        sa.select(hosts.c.name, hosts.c.uri, hosts.c.driver).join(volumes, volumes.c.host == hosts.c.name).where(volumes.c.id == volume_id)
     )
     row = conn.execute(statement).one_or_none()
     return None if row is None else HostRef(row.name, row.uri, row.driver)

@@ -23,7 +23,6 @@ def _record_choice(
     run: RunContext, connection: Connection, attempt: int, selection: Selection | None, report: PlacementReport | None
 ) -> None:
     attempts.begin(
-        run.db,
         connection,
         job_uuid=run.job.uuid,
         number=attempt,

@@ -38,6 +38,9 @@ hosts = Table(
     Column("error", Text),  # why it did not answer, when it did not
     time_column("checked_at"),  # when a conductor last took it on itself to ask
     time_column("last_seen_at"),  # when it last answered
+    time_column("silent_since", nullable=True),  # the first question since then that it left unanswered
+    # From that question to the latest one without an answer. It stands still while nobody asks.
+    Column("silent_seconds", Double, nullable=False, default=0.0),
     time_column("created_at"),
 )
 
