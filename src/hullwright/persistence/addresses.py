@@ -66,7 +66,7 @@ def lock_subnets(conn: Connection, network_ids: Sequence[str]) -> dict[str, list
 
     In the order of their ids, so that two transactions never wait for each other.
     """
-    rows = conn.execute(sa.select(subnets).where(subnets.c.network_id.in_(network_ids)).order_by(subnets.c.id).with_for_update()).mappings()
+    rows = conn.execute(_LOCK, {"networks": list(network_ids)}).mappings()
     pools: dict[str, list[tuple[float, SubnetPool]]] = {}
     for row in rows:
         pools.setdefault(row["network_id"], []).append((row["created_at"], SubnetPool(row)))
@@ -123,7 +123,7 @@ def _take_any(conn: Connection, network_id: str, port_id: str, pools: Sequence[S
             # The hint moves past it: an address that was just freed rests until the search has come around.
             pool.hint = number + 1
             last = (1 << pool.net.max_prefixlen) - 1
-            conn.execute(subnets.update().where(subnets.c.id == pool.id).values(next_address=pool.text(min(pool.hint, last))))
+            conn.execute(_MOVE_HINT, {"subnet": pool.id, "hint": pool.text(min(pool.hint, last))})
             return FixedIp(pool.id, pool.text(number))
     raise NoMoreFixedIps(network=network_id)
 

@@ -85,8 +85,7 @@ def create(conn: Connection, port: Port, pools: Sequence[SubnetPool], *, positio
     `pools`: the network's, from `lock_networks`. `addresses_by_default`: False leaves a port without fixed_ips without addresses.
     Raises: PortInUse when the id is taken, MacAddressInUse, NoMoreFixedIps, FixedIpAlreadyInUse, InvalidIpForNetwork, SubnetNotFound.
     """
-    values = port.to_dict() | {"position": position}
-    del values["fixed_ips"]
+    values = {name: getattr(port, name) for name in _PORT_COLUMNS} | {"position": position}
     for _ in range(_MAC_TRIES):
         values["mac_address"] = port.mac_address.lower() or _new_mac()
         if insert_if_absent(conn, ports, values):
