@@ -26,6 +26,15 @@ from hullwright.persistence.paging import Sort, page
 # An attachment in this state only remembers that its volume is still to be deleted with the instance.
 _DELETING = "deleting"
 
+# Every build runs these, so they are built once. Bootable ones come first; a negative boot index means "never".
+_NEVER_BOOTED = sa.or_(attachments.c.boot_index.is_(None), attachments.c.boot_index < 0)
+_OF_INSTANCES = (
+    sa.select(attachments)
+    .where(attachments.c.instance_uuid.in_(sa.bindparam("instances", expanding=True)), attachments.c.state != _DELETING)
+    .order_by(sa.case((_NEVER_BOOTED, 1), else_=0), attachments.c.boot_index, attachments.c.position)
+)
+_ANY_OF_INSTANCE = sa.select(attachments.c.id).where(attachments.c.instance_uuid == sa.bindparam("instance")).limit(1)
+
 
 def create(conn: Connection, volume: Volume) -> None:
     """Write a volume."""
@@ -136,15 +145,8 @@ def of_instance(conn: Connection, instance_uuid: str) -> list[Attachment]:
 
 def of_instances(conn: Connection, instance_uuids: Sequence[str]) -> dict[str, list[Attachment]]:
     """Instance uuid -> its attachments, in boot order, then that of the request; one statement."""
-    # Bootable ones come first; a negative boot index means "never".
-    never = sa.or_(attachments.c.boot_index.is_(None), attachments.c.boot_index < 0)
-    statement = (
-        sa.select(attachments)
-        .where(attachments.c.instance_uuid.in_(instance_uuids), attachments.c.state != _DELETING)
-        .order_by(sa.case((never, 1), else_=0), attachments.c.boot_index, attachments.c.position)
-    )
     answer: dict[str, list[Attachment]] = {uuid: [] for uuid in instance_uuids}
-    for row in conn.execute(statement).mappings():
+    for row in conn.execute(_OF_INSTANCES, {"instances": list(instance_uuids)}).mappings():
         answer[row["instance_uuid"]].append(_attachment(row))
     return answer
 
@@ -274,8 +276,7 @@ class SqlVolumeStore:
     def release(self, instance_uuid: str) -> list[Volume]:
         """See the function `release`."""
         with self._db.read() as conn:  # most instances have none: no write lock for them
-            statement = sa.select(attachments.c.id).where(attachments.c.instance_uuid == instance_uuid).limit(1)
-            if conn.execute(statement).first() is None:
+            if conn.execute(_ANY_OF_INSTANCE, {"instance": instance_uuid}).first() is None:
                 return []
         with self._db.write() as conn:
             return release(conn, instance_uuid)
