@@ -13,9 +13,8 @@ from hullwright.api.microversions import available
 from hullwright.api.resource import Resource, send
 from hullwright.api.schemas.parts import BOOLEAN, truth
 from hullwright.objects.errors import BadRequest, NotFound
-from hullwright.objects.hosts import Host, Inventory
+from hullwright.objects.hosts import Host, Inventory, is_up
 from hullwright.persistence import host_pages
-from hullwright.persistence.database import now
 from hullwright.persistence.host_pages import HostPage
 
 _UUIDS_SINCE = 53  # ids are numbers before
@@ -26,11 +25,6 @@ class HypervisorNotFound(NotFound):
     """No such hypervisor."""
 
     message = "Hypervisor with ID '{id}' could not be found."
-
-
-def is_up(host: Host, down_seconds: float) -> bool:
-    """Whether the host answered lately and nobody declared it down."""
-    return not host.forced_down and host.last_seen_at > now() - down_seconds
 
 
 class Hypervisors(Resource):

@@ -11,8 +11,8 @@ from sqlalchemy.engine import RowMapping
 
 from hullwright.api import server_states
 from hullwright.api.links import Links, iso, iso_micro
+from hullwright.objects.hosts import is_up
 from hullwright.objects.networks import Port
-from hullwright.persistence.database import now
 from hullwright.persistence.instances import guest_name
 from hullwright.persistence.server_pages import HostState, Related
 
@@ -55,7 +55,7 @@ class ServerView:
         self._links = links
         self._minor = minor
         self._admin = admin
-        self._seen_after = now() - host_down_seconds
+        self._host_down_seconds = host_down_seconds
 
     def brief(self, row: Row) -> dict[str, Any]:
         """Id, name, links."""
@@ -184,6 +184,6 @@ class ServerView:
             return ""
         if host is None:
             return "UNKNOWN"
-        if host.forced_down or host.last_seen_at < self._seen_after:
+        if not is_up(host, self._host_down_seconds):
             return "DOWN"
         return "UP" if host.enabled else "MAINTENANCE"

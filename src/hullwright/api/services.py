@@ -9,14 +9,13 @@ from typing import Any
 import falcon
 
 from hullwright.api.context import microversion
-from hullwright.api.hypervisors import is_up
 from hullwright.api.links import iso_micro, last
 from hullwright.api.microversions import available
 from hullwright.api.resource import Resource, send
 from hullwright.api.schemas import services as schemas
 from hullwright.api.schemas.parts import truth
 from hullwright.objects.errors import BadRequest, NotFound
-from hullwright.objects.hosts import Host
+from hullwright.objects.hosts import Host, is_up
 from hullwright.persistence import conductors, hosts
 from hullwright.persistence.database import now
 

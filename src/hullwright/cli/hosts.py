@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import socket
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,7 +19,7 @@ from hullwright.cli.base import LocalCommand, Pairs, Table, Time, Words
 from hullwright.conductor.hosts import HostMonitor
 from hullwright.drivers import registry
 from hullwright.drivers.virt.contract import VirtDriver
-from hullwright.objects.hosts import Host, HostRef, Inventory
+from hullwright.objects.hosts import Host, HostRef, Inventory, is_up
 from hullwright.persistence import hosts, schema
 from hullwright.persistence.database import Database
 
@@ -39,9 +38,9 @@ class HostCommand(LocalCommand):
         finally:
             self.database.close()
 
-    def is_up(self, host: Host) -> bool:
+    def state(self, host: Host) -> str:
         """As the scheduler sees it."""
-        return not host.forced_down and time.time() - host.last_seen_at <= self.conf.compute.service_down_time
+        return "up" if is_up(host, self.conf.compute.service_down_time) else "down"
 
     def refresh(self, database: Database, name: str) -> None:
         """Ask the hypervisor now, and note its answer."""
@@ -66,12 +65,13 @@ class HostCommand(LocalCommand):
             "Name": host.name,
             "URI": host.uri,
             "Driver": host.driver,
-            "State": "up" if self.is_up(host) else "down",
+            "State": self.state(host),
             "Status": "enabled" if host.enabled else "disabled",
             "Disabled reason": host.disabled_reason,
             "Error": getattr(host, "error", None),
             "Zone": host.availability_zone,
             "Last seen": Time(host.last_seen_at),
+            "Silent since": Time(host.silent_since),
             "Failed builds": host.failed_builds,
         }
         if host.facts is not None:
@@ -158,7 +158,7 @@ class List(HostCommand, Lister):
         return (
             host.name,
             host.uri,
-            "up" if self.is_up(host) else "down",
+            self.state(host),
             "enabled" if host.enabled else "disabled",
             host.availability_zone,
             *(used.get(name, "") for name in ("VCPU", "MEMORY_MB", "DISK_GB")),

@@ -1,7 +1,7 @@
 """HostMonitor: asks each registered host, every so often, what it has and can do, and notes who is silent.
 
 Of all conductors one asks a host: whoever moved its `checked_at` on. A host that hangs keeps its own thread and nobody else's turn.
-Not for: deciding that a host is down; the scheduler's `compute_up` does, from when the host last answered.
+Not for: deciding that a host is down; `is_up` of objects/hosts.py says it, from the silence noted here.
 """
 
 from __future__ import annotations
@@ -123,9 +123,12 @@ class HostMonitor:
         timeout = self._conf.compute.facts_timeout_seconds
         late = [name for name, asked in self._asked.items() if not asked.overdue and time.monotonic() - asked.begun > timeout]
         if late:
-            self._note([(name, f"no answer within {timeout:g} seconds") for name in late])
+            self._note([(name, self._overdue_text()) for name in late])
             for name in late:
                 self._asked[name].overdue = True
+
+    def _overdue_text(self) -> str:
+        return f"no answer within {self._conf.compute.facts_timeout_seconds:g} seconds"
 
     def _ask_due(self) -> None:
         options = self._conf.compute
@@ -138,8 +141,10 @@ class HostMonitor:
             return
         with self._db.write() as conn:
             due = hosts.take_due_checks(conn, interval_seconds=options.report_interval, limit=room)
+        still_silent = [host.name for host in due if host.name in self._asked and self._asked[host.name].overdue]
+        self._note([(name, self._overdue_text()) for name in still_silent])
         for host in due:
-            if host.name not in self._asked:  # else it still owes us an answer
+            if host.name not in self._asked:  # else it still owes us an answer, and is not asked twice
                 self._asked[host.name] = _Question(time.monotonic())
                 threading.Thread(target=self._ask, args=(host,), name=f"facts-{host.name}", daemon=True).start()
 

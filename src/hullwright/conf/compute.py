@@ -16,7 +16,8 @@ OPTS = [
         "service_down_time",
         default=60.0,
         min=0.1,
-        help="Seconds without an answer after which a host counts as down and gets no builds.",
+        help="A host that was asked and did not answer, again and again for longer than these seconds, counts as down and gets no builds. "
+        "One answer brings it back. Hosts that no conductor asks do not become down.",
     ),
     cfg.FloatOpt(
         "facts_timeout_seconds",

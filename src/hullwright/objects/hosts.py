@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from hullwright.objects.records import Record
 
@@ -22,10 +23,32 @@ class Host(Record):
     forced_down: bool = False
     availability_zone: str = "nova"
     last_seen_at: float = 0.0  # seconds since the epoch; when the hypervisor last answered
+    silent_since: float | None = None  # the first question that it has left unanswered; None when it answers
+    silent_seconds: float = 0.0  # from that question to the latest one without an answer
     facts: HostFacts | None = None
     failed_builds: int = 0  # since the last success
     error: str | None = None  # why it did not answer, when it did not
     created_at: float = 0.0
+
+
+class Asked(Protocol):
+    """What is known of how a host answers; `Host` has it, and what others read of a host's row."""
+
+    @property
+    def forced_down(self) -> bool: ...
+    @property
+    def last_seen_at(self) -> float: ...
+    @property
+    def silent_seconds(self) -> float: ...
+
+
+def is_up(host: Asked, down_seconds: float) -> bool:
+    """Whether a host counts as up: it answered once, was not silent for too long when asked, and nobody declared it down.
+
+    No clock is read here: hosts do not beat by themselves, and one that nobody asks is not silent. So a host stays up (or down) while
+    all conductors are away. The scheduler's `compute_up` says the same of whole columns.
+    """
+    return not host.forced_down and host.last_seen_at > 0 and host.silent_seconds <= down_seconds
 
 
 @dataclass(frozen=True, slots=True)

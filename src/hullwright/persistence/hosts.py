@@ -38,7 +38,7 @@ def register(conn: Connection, name: str, uri: str, driver: str = "libvirt", *, 
     """
     values = {"uuid": str(uuids.uuid4()), "name": name, "uri": uri, "driver": driver, "availability_zone": availability_zone}
     try:
-        conn.execute(sa.insert(hosts).values(**values, checked_at=0.0, last_seen_at=0.0, silent_seconds=0.0, created_at=now()))
+        conn.execute(sa.insert(hosts).values(**values, checked_at=0.0, last_seen_at=0.0, created_at=now()))
     except sa.exc.IntegrityError as error:
         raise HostExists(id=name) from error
     return get(conn, name)

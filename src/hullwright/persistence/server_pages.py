@@ -65,6 +65,7 @@ class HostState:
     enabled: bool
     forced_down: bool
     last_seen_at: float
+    silent_seconds: float
     availability_zone: str
 
 
@@ -115,7 +116,7 @@ def related(conn: Connection, rows: Sequence[RowMapping]) -> Related:
     if building := [row["uuid"] for row in rows if row["vm_state"] == VmState.BUILDING]:
         found.progress = _progress(conn, building)
     if any(row["host"] for row in rows):
-        query = sa.select(hosts.c.name, hosts.c.enabled, hosts.c.forced_down, hosts.c.last_seen_at, hosts.c.availability_zone)
+        query = sa.select(hosts.c.name, *(hosts.c[name] for name in HostState.__dataclass_fields__))
         found.hosts = {name: HostState(*rest) for name, *rest in conn.execute(query)}
     return found
 

@@ -33,6 +33,7 @@ class HostRow:
     forced_down: bool = False
     availability_zone: str = "nova"
     last_seen_at: float = 0.0
+    silent_seconds: float = 0.0
     failed_builds: int = 0
     facts: HostFacts | None = None
 
@@ -129,7 +130,7 @@ class Resource:
         self.usable, self.capacity, self.used = self.usable[mask], self.capacity[mask], self.used[mask]
 
 
-_PLAIN = ("ids", "enabled", "forced_down", "last_seen_at", "failed_builds", "hypervisor_version")
+_PLAIN = ("ids", "enabled", "forced_down", "last_seen_at", "silent_seconds", "failed_builds", "hypervisor_version")
 
 
 class Columns:
@@ -142,6 +143,7 @@ class Columns:
         self.enabled: Mask = np.zeros(0, dtype=bool)
         self.forced_down: Mask = np.zeros(0, dtype=bool)
         self.last_seen_at: Floats = np.zeros(0)
+        self.silent_seconds: Floats = np.zeros(0)
         self.failed_builds: Integers = np.zeros(0, dtype=np.int64)
         self.hypervisor_version: Integers = np.zeros(0, dtype=np.int64)
         self.availability_zone = Labels()
@@ -246,6 +248,7 @@ class Columns:
         self.enabled[position] = row.enabled
         self.forced_down[position] = row.forced_down
         self.last_seen_at[position] = row.last_seen_at
+        self.silent_seconds[position] = row.silent_seconds
         self.failed_builds[position] = row.failed_builds
         self.hypervisor_version[position] = facts.hypervisor_version
         self.availability_zone.put(position, row.availability_zone)

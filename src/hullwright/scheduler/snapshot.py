@@ -24,7 +24,7 @@ IN_FLIGHT_SECONDS = 2.0  # after that a choice whose claim was not seen counts a
 READ_SHARE = 10  # a refresh that took t seconds is good for at least t times this
 _BATCH = 500  # ids in one IN (...)
 
-_beats = sa.select(hosts.c.id, hosts.c.generation, hosts.c.last_seen_at, hosts.c.failed_builds).order_by(hosts.c.id)
+_beats = sa.select(hosts.c.id, hosts.c.generation, hosts.c.last_seen_at, hosts.c.silent_seconds, hosts.c.failed_builds).order_by(hosts.c.id)
 _known_by_row = [hosts.c[name] for name in HostRow.__dataclass_fields__]
 _inventory = sa.select(
     inventories.c.resource_class,
@@ -115,7 +115,7 @@ class Snapshot:
                 self.columns.resources[name].used[position] += sign * amount
 
     def _take_hosts(self, conn: Any, beats: Sequence[Any]) -> None:
-        """Bring hosts up to date: those that came, changed or went, and everybody's last answer and failed builds."""
+        """Bring hosts up to date: those that came, changed or went, and everybody's answers and failed builds."""
         generations = {row[0]: row[1] for row in beats}
         if generations != self._generations:
             gone = [host_id for host_id in self._generations if host_id not in generations]
@@ -132,7 +132,8 @@ class Snapshot:
         if present:
             positions = self.columns.positions([row[0] for row in present])
             self.columns.last_seen_at[positions] = [row[2] for row in present]
-            self.columns.failed_builds[positions] = [row[3] for row in present]
+            self.columns.silent_seconds[positions] = [row[3] for row in present]
+            self.columns.failed_builds[positions] = [row[4] for row in present]
 
     def _take_inventory(self, rows: Sequence[Any]) -> None:
         by_class: dict[str, list[Any]] = {}

@@ -1,4 +1,4 @@
-"""Passes hosts that are enabled and whose hypervisor answered lately."""
+"""Passes hosts that are enabled and whose hypervisor answers: `is_up` of objects/hosts.py on columns."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hullwright.scheduler.request import Request
 
 
 def check(hosts: Columns, request: Request) -> Iterator[Verdict]:
-    """Reject hosts that are disabled, forced down, or silent for `[compute] service_down_time` seconds."""
+    """Reject hosts that are disabled, forced down, never seen, or were silent for longer than `[compute] service_down_time`."""
     yield hosts.enabled, "disabled"
-    answered = hosts.last_seen_at >= request.at - request.conf.compute.service_down_time
-    yield answered & ~hosts.forced_down, "down"
+    answering = (hosts.last_seen_at > 0) & (hosts.silent_seconds <= request.conf.compute.service_down_time)
+    yield answering & ~hosts.forced_down, "down"
