@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from taskflow.flow import Flow
 
 from hullwright.flows.build import build_instance_v1
-from hullwright.flows.delete import clean_host_v1, delete_instance_v1
+from hullwright.flows.delete import clean_host_v1, delete_instance_v1, release_instance_v1
+from hullwright.flows.networks import sweep_networks_v1
 from hullwright.flows.power import switch_power_v1
 from hullwright.flows.volumes import create_volume_v1, delete_volume_v1
 from hullwright.objects.errors import JobUnloadable
@@ -33,6 +34,8 @@ KINDS: dict[str, Kind] = {
     "build_instance": Kind(build_instance_v1),
     "delete_instance": Kind(delete_instance_v1, goes_on=True),
     "clean_host": Kind(clean_host_v1, goes_on=True),
+    "release_instance": Kind(release_instance_v1, goes_on=True),
+    "sweep_networks": Kind(sweep_networks_v1, goes_on=True),
     "start_instance": Kind(switch_power_v1),
     "stop_instance": Kind(switch_power_v1),
     "reboot_instance": Kind(switch_power_v1),

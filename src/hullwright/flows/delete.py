@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from taskflow.patterns import linear_flow
 
-from hullwright.flows.steps.teardown import CleanHost, DestroyGuest, FinishDelete, LeaveHost, Release
+from hullwright.flows.steps.teardown import CleanHost, DestroyGuest, FinishDelete, LeaveHost, Release, ReleaseVolumes
 
 
 def delete_instance_v1() -> linear_flow.Flow:
@@ -18,3 +18,8 @@ def delete_instance_v1() -> linear_flow.Flow:
 def clean_host_v1() -> linear_flow.Flow:
     """The graph of a late cleaning. Needs `run` injected."""
     return linear_flow.Flow("clean_host").add(CleanHost())
+
+
+def release_instance_v1() -> linear_flow.Flow:
+    """The graph of a late release of volumes. Needs `run` injected."""
+    return linear_flow.Flow("release_instance").add(ReleaseVolumes())

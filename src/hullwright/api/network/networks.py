@@ -14,13 +14,13 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from hullwright.api.bodies import BOOLEAN, TEXT, TEXT_OR_NULL, Body
-from hullwright.api.context import ApiContext, Caller, caller
+from hullwright.api.context import ApiContext, Caller, caller, request_id
 from hullwright.api.errors import HttpError
 from hullwright.api.network.listing import Listing, show
 from hullwright.api.network.views import BRIDGE, MODE, network_view
 from hullwright.objects.errors import Forbidden, NetworkNotFound
 from hullwright.objects.networks import Network
-from hullwright.persistence import networks
+from hullwright.persistence import jobs, networks
 from hullwright.persistence.database import now
 from hullwright.persistence.models.networks import networks as table
 
@@ -64,6 +64,8 @@ _LISTING = Listing(
         "tenant_id": table.c.project_id,
     },
 )
+
+SWEEP = "sweep_networks"  # kind of the job that takes deleted networks off the hosts
 
 
 def visible_where(who: Caller) -> list[sa.ColumnElement[bool]]:
@@ -169,10 +171,11 @@ class NetworkItem:
         resp.media = {"network": network_view(network, admin=who.is_admin)}
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response, network_id: str) -> None:
-        """Delete it with its subnets, unless it has ports."""
+        """Delete it with its subnets, unless it has ports; hosts are told by a job."""
         with self._context.db.write() as conn:
             changeable(conn, caller(req), network_id)
             networks.delete(conn, network_id)
+            jobs.post(conn, kind=SWEEP, instance_uuid=None, inputs={}, request_id=request_id(req))
         resp.status = falcon.HTTP_204
 
 

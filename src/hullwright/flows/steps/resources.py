@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hullwright.flows.context import RunContext
+from hullwright.flows.leftovers import release_volumes
 from hullwright.flows.step import Step
 
 
@@ -28,6 +29,6 @@ class Reserve(Step):
         """Give everything back."""
         spec = run.spec
         if spec.block_devices:
-            run.volume.release(spec.instance_uuid)
+            release_volumes(run)
         if spec.networks:
             run.network.deallocate(spec.instance_uuid)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from hullwright.flows.context import RunContext
-from hullwright.flows.leftovers import tolerating_silence
+from hullwright.flows.leftovers import release_volumes, tolerating_silence
 from hullwright.flows.step import Step
-from hullwright.objects.errors import InstanceNotFound, UnexpectedDeletingTaskStateError
+from hullwright.objects.errors import HostNotFound, InstanceNotFound, UnexpectedDeletingTaskStateError
 from hullwright.objects.states import PowerState, TaskState, VmState
 from hullwright.persistence import actions, allocations, instances
 from hullwright.persistence.database import now
@@ -67,7 +67,7 @@ class Release(Step):
     def execute(self, run: RunContext) -> None:
         """Delete what the build made, free what the user gave."""
         if run.spec.block_devices:
-            run.volume.release(run.instance_uuid)
+            release_volumes(run)
         if run.spec.networks:
             run.network.deallocate(run.instance_uuid)
 
@@ -109,7 +109,7 @@ class FinishDelete(Step):
 
 
 class CleanHost(Step):
-    """Destroys what was left on a host that was silent when it should have been cleaned.
+    """Cleans up on a host that was silent when it should have been: guest, network entries, half-made volumes.
 
     Reverts: nothing; the cleaning is tried again.
     """
@@ -117,15 +117,39 @@ class CleanHost(Step):
     step_name = "clean_host"
 
     def execute(self, run: RunContext) -> None:
-        """Destroy, unless the instance lives there again meanwhile."""
+        """Clean, unless the instance lives there again meanwhile; what it has on another host is not touched."""
         host, uuid = str(run.job.inputs["host"]), run.instance_uuid
         with run.db.read() as connection:
             try:
-                if instances.get(connection, uuid).host == host:
-                    return
+                lives_on = instances.get(connection, uuid).host
             except InstanceNotFound:
-                pass
+                lives_on = None
+        if lives_on == host:
+            return
+        try:
+            ref = run.host_ref(host)
+        except HostNotFound:
+            return  # it was unregistered, and took what was left with it
         run.virt(host).destroy(uuid)
+        if lives_on is None:
+            run.network.unplug(ref, uuid)
+            run.volume.disconnect(ref, uuid, discard=True)
+
+    def revert(self, run: RunContext, **kwargs: Any) -> None:
+        """Nothing."""
+
+
+class ReleaseVolumes(Step):
+    """Deletes volumes that were to go with an instance and whose host was silent then.
+
+    Reverts: nothing; it is tried again.
+    """
+
+    step_name = "release_volumes"
+
+    def execute(self, run: RunContext) -> None:
+        """Release; gone is done."""
+        run.volume.release(run.instance_uuid)
 
     def revert(self, run: RunContext, **kwargs: Any) -> None:
         """Nothing."""
