@@ -189,7 +189,7 @@ class FlavorExtraSpecs(_FlavorResource):
         self.require(req, "os-flavor-manage")
         given = {key: str(value) for key, value in self.body(req, schemas.EXTRA_SPECS)["extra_specs"].items()}
         with self.context.db.write() as conn:
-            specs = flavors.get(conn, flavor_id).extra_specs
+            specs = flavors.get(conn, flavor_id, for_update=True).extra_specs
             flavors.update(conn, flavor_id, extra_specs={**specs, **given})
         send(resp, {"extra_specs": given})
 
@@ -207,7 +207,7 @@ class FlavorExtraSpecs(_FlavorResource):
         if key not in given:
             raise BadRequest("Request body and URI mismatch")
         with self.context.db.write() as conn:
-            specs = flavors.get(conn, flavor_id).extra_specs
+            specs = flavors.get(conn, flavor_id, for_update=True).extra_specs
             flavors.update(conn, flavor_id, extra_specs={**specs, **given})
         send(resp, given)
 
@@ -215,7 +215,7 @@ class FlavorExtraSpecs(_FlavorResource):
         """Remove one of them."""
         self.require(req, "os-flavor-manage")
         with self.context.db.write() as conn:
-            specs = dict(flavors.get(conn, flavor_id).extra_specs)
+            specs = dict(flavors.get(conn, flavor_id, for_update=True).extra_specs)
             if key not in specs:
                 raise ExtraSpecNotFound(flavor=flavor_id, id=key)
             del specs[key]

@@ -37,12 +37,12 @@ def _flavor(row: RowMapping) -> Flavor:
     return Flavor(**row)
 
 
-def get(conn: Connection, id: str) -> Flavor:
-    """One flavor.
+def get(conn: Connection, id: str, *, for_update: bool = False) -> Flavor:
+    """One flavor; `for_update` keeps others from changing it in the meantime.
 
     Raises: FlavorNotFound.
     """
-    row = conn.execute(_BY_ID, {"wanted": id}).mappings().first()
+    row = conn.execute(_BY_ID.with_for_update() if for_update else _BY_ID, {"wanted": id}).mappings().first()
     if row is None:
         raise FlavorNotFound(id=id)
     return _flavor(row)

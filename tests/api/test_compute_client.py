@@ -1,0 +1,124 @@
+"""The real `openstack` client against the served application: what needs no conductor."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hullwright.conf.database import url
+from hullwright.conf.opts import load
+from hullwright.persistence.database import Database
+
+from .conftest import World, make_world
+
+SERVE = """
+import sys
+from hullwright.api import server
+from hullwright.conf import opts
+server.serve(opts.load([], {"DEFAULT": {"state_path": sys.argv[1]}, "api": {"port": int(sys.argv[2])}}))
+"""
+CLOUDS = """
+clouds:
+  hullwright:
+    auth_type: none
+    auth: {{endpoint: "{url}"}}
+    identity_api_version: "3"
+    identity_endpoint_override: {url}/identity/v3
+    compute_endpoint_override: {url}/v2.1
+    image_endpoint_override: {url}/image
+    network_endpoint_override: {url}/network
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Cloud:
+    """A served installation and the client for it."""
+
+    def __init__(self, directory: Path, address: str, world: World) -> None:
+        self.directory = directory
+        self.url = address
+        self.world = world
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """One command of the client."""
+        program = Path(sys.executable).with_name("openstack")
+        environment = {**os.environ, "OS_CLIENT_CONFIG_FILE": str(self.directory / "clouds.yaml"), "OS_CLOUD": "hullwright"}
+        return subprocess.run([str(program), *arguments], capture_output=True, text=True, env=environment, timeout=60)
+
+    def json(self, *arguments: str) -> Any:
+        """A command's answer as JSON."""
+        done = self.run(*arguments, "-f", "json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+
+@pytest.fixture
+def cloud(sqlite_template: Path, tmp_path: Path) -> Iterator[Cloud]:
+    """An API process on a free port."""
+    conf = load([], {"DEFAULT": {"state_path": str(tmp_path)}})
+    (tmp_path / "hullwright.db").write_bytes(sqlite_template.read_bytes())
+    db = Database(url(conf))
+    world = make_world(db)
+    db.close()
+    port = free_port()
+    address = f"http://127.0.0.1:{port}"
+    (tmp_path / "clouds.yaml").write_text(CLOUDS.format(url=address))
+    process = subprocess.Popen([sys.executable, "-c", SERVE, str(tmp_path), str(port)])
+    try:
+        for _ in range(200):
+            try:
+                urllib.request.urlopen(f"{address}/healthz", timeout=5).close()
+                break
+            except OSError:
+                assert process.poll() is None
+                time.sleep(0.1)
+        yield Cloud(tmp_path, address, world)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=40) == 0
+
+
+@pytest.mark.slow
+def test_the_openstack_client_works_unmodified(cloud: Cloud) -> None:
+    assert cloud.json("flavor", "create", "--id", "7", "--ram", "512", "--disk", "1", "m1.seven")["id"] == "7"
+    assert {flavor["Name"] for flavor in cloud.json("flavor", "list")} == {"m1.tiny", "m1.seven"}
+    key = cloud.directory / "key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True, timeout=30)
+    assert cloud.json("keypair", "create", "--public-key", f"{key}.pub", "key1")["name"] == "key1"
+    made = cloud.json(
+        "server", "create", "--image", "cirros", "--flavor", "m1.seven", "--network", "net1", "--key-name", "key1",
+        "--property", "a=b", "--tag", "t", "vm1",
+    )  # fmt: skip
+    assert (made["name"], made["status"], made["key_name"]) == ("vm1", "BUILD", "key1")
+    [listed] = cloud.json("server", "list")
+    assert (listed["ID"], listed["Status"], listed["Image"], listed["Flavor"]) == (made["id"], "BUILD", "cirros", "m1.seven")
+    shown = cloud.json("server", "show", "vm1")
+    assert (shown["properties"], shown["tags"], shown["OS-EXT-STS:task_state"]) == ({"a": "b"}, ["t"], "scheduling")
+    [event] = cloud.json("server", "event", "list", "vm1")
+    assert event["Action"] == "create"
+    assert cloud.json("server", "event", "show", "vm1", event["Request ID"])["action"] == "create"
+    assert cloud.run("server", "delete", "vm1").returncode == 0
+    assert cloud.json("server", "show", made["id"])["OS-EXT-STS:task_state"] == "deleting"
+    assert [h["Hypervisor Hostname"] for h in cloud.json("hypervisor", "list")] == ["host1"]
+    assert [z["Zone Name"] for z in cloud.json("availability", "zone", "list", "--compute")] == ["nova"]
+    assert [s["Binary"] for s in cloud.json("compute", "service", "list")] == ["nova-compute"]
+    boot = ("--image", "cirros", "--flavor", "m1.tiny", "--network", "net1")
+    refused = cloud.run("server", "create", *boot, "--availability-zone", "mars", "vm2")
+    assert refused.returncode != 0
+    assert "The requested availability zone is not available" in refused.stderr
