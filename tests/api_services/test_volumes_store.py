@@ -100,6 +100,16 @@ def test_release_answers_the_volumes_to_delete_again_until_they_are_forgotten(db
     assert store.release("server") == []
 
 
+def test_the_undo_of_a_build_deletes_what_it_made_and_never_what_the_user_gave(db: Database) -> None:
+    store, given = SqlVolumeStore(db), make_volume(db)
+    made = blank()
+    store.reserve("server", "p", "u", [existing(given, delete_on_termination=True), made])
+    store.set_volume_status(made.volume_id, "reserved")
+    for _ in range(2):
+        assert [volume.id for volume in store.release("server", undo=True)] == [made.volume_id]
+    assert store.volume(given).status == "available"
+
+
 def test_attachments_come_in_boot_order_then_in_that_of_the_request(db: Database) -> None:
     store = SqlVolumeStore(db)
     devices = [blank(), blank(boot_index=1), blank(boot_index=-1), blank(boot_index=0)]

@@ -160,13 +160,13 @@ class MemoryVolumeStore:
         volume = self.volumes.get(volume_id)
         return None if volume is None or volume.host is None else self.hosts.get(volume.host)
 
-    def release(self, instance_uuid: str) -> list[Volume]:
+    def release(self, instance_uuid: str, *, undo: bool = False) -> list[Volume]:
         with self._lock:
             doomed = []
             for attachment in self.attachments_of(instance_uuid):
                 volume = self.volumes[attachment.volume_id]
                 unfinished = attachment.created_by_build and volume.status in ("creating", "error")
-                if attachment.delete_on_termination or unfinished:
+                if attachment.created_by_build if undo else attachment.delete_on_termination or unfinished:
                     self.set_volume_status(volume.id, "deleting")
                     doomed.append(self.volumes[volume.id])
                 else:

@@ -32,10 +32,13 @@ def _post(run: RunContext, kind: str, **inputs: str) -> None:
         )
 
 
-def release_volumes(run: RunContext) -> None:
-    """Free the instance's volumes; those that are to be deleted and whose bytes are on a silent host are deleted when it is back."""
+def release_volumes(run: RunContext, *, undo: bool = False) -> None:
+    """Free the instance's volumes; those that are to be deleted and whose bytes are on a silent host are deleted when it is back.
+
+    `undo`: the build is undone, so what the user gave is not deleted, however it is marked.
+    """
     try:
-        run.volume.release(run.instance_uuid)
+        run.volume.release(run.instance_uuid, undo=undo)
     except HypervisorUnavailable as error:
         LOG.warning("Volumes of instance %s are deleted later: %s", run.instance_uuid, error)
         _post(run, "release_instance")

@@ -197,16 +197,18 @@ def home(conn: Connection, volume_id: str) -> HostRef | None:
     return None if row is None else HostRef(row.name, row.uri, row.driver)
 
 
-def release(conn: Connection, instance_uuid: str) -> list[Volume]:
+def release(conn: Connection, instance_uuid: str, *, undo: bool = False) -> list[Volume]:
     """Delete the instance's attachments and free its volumes; answer those that are to be deleted with it.
 
-    These are the ones marked so, and those that the build began to make and never finished. They keep a mark of the instance until
-    `forget`, so that a release which is cut short answers them again.
+    These are the ones marked so, and those that the build began to make and never finished. `undo`: a build is undone, there was no
+    instance yet: all that the build made, and nothing that the user gave, however it is marked. They keep a mark of the instance
+    until `forget`, so that a release which is cut short answers them again.
     """
     mine = attachments.c.instance_uuid == instance_uuid
     joined = sa.select(volumes).join(attachments, attachments.c.volume_id == volumes.c.id)
     unfinished = sa.and_(attachments.c.created_by_build.is_(True), volumes.c.status.in_(["creating", "error"]))
-    doomed_where = sa.or_(attachments.c.delete_on_termination.is_(True), attachments.c.state == _DELETING, unfinished)
+    with_it = attachments.c.created_by_build.is_(True) if undo else sa.or_(attachments.c.delete_on_termination.is_(True), unfinished)
+    doomed_where = sa.or_(attachments.c.state == _DELETING, with_it)
     doomed = [Volume(**row) for row in conn.execute(joined.where(mine, doomed_where)).mappings()]
     doomed_ids = [volume.id for volume in doomed]
     if doomed_ids:
@@ -273,13 +275,13 @@ class SqlVolumeStore:
         with self._db.read() as conn:
             return home(conn, volume_id)
 
-    def release(self, instance_uuid: str) -> list[Volume]:
+    def release(self, instance_uuid: str, *, undo: bool = False) -> list[Volume]:
         """See the function `release`."""
         with self._db.read() as conn:  # most instances have none: no write lock for them
             if conn.execute(_ANY_OF_INSTANCE, {"instance": instance_uuid}).first() is None:
                 return []
         with self._db.write() as conn:
-            return release(conn, instance_uuid)
+            return release(conn, instance_uuid, undo=undo)
 
     def forget_volume(self, volume_id: str) -> None:
         """See `forget`."""

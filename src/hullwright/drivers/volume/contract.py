@@ -48,8 +48,11 @@ class VolumeStore(Protocol):
         """The host where a volume's bytes are; None when they are nowhere, or on a host that is no longer registered."""
         ...
 
-    def release(self, instance_uuid: str) -> list[Volume]:
-        """Delete the instance's attachments, free its volumes; answer those that are to be deleted with it."""
+    def release(self, instance_uuid: str, *, undo: bool = False) -> list[Volume]:
+        """Delete the instance's attachments, free its volumes; answer those that are to be deleted with it.
+
+        `undo`: a build is undone: those that it made, and none that the user gave, however it is marked.
+        """
         ...
 
     def forget_volume(self, volume_id: str) -> None:
@@ -83,8 +86,10 @@ class VolumeDriver(ABC):
         """
 
     @abstractmethod
-    def release(self, instance_uuid: str) -> None:
+    def release(self, instance_uuid: str, *, undo: bool = False) -> None:
         """Leave no attachment of the instance; delete volumes marked so; the others become available. Gone is done.
+
+        `undo`: a build is undone: volumes that it made are deleted, those that the user gave become available, however they are marked.
 
         Raises: VolumeError; HypervisorUnavailable when bytes are on a host that is silent: all else is done by then, and a later
         call goes on with them.

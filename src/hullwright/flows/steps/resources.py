@@ -29,6 +29,6 @@ class Reserve(Step):
         """Give everything back."""
         spec = run.spec
         if spec.block_devices:
-            release_volumes(run)
+            release_volumes(run, undo=True)
         if spec.networks:
             run.network.deallocate(spec.instance_uuid)

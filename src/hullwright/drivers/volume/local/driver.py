@@ -50,13 +50,13 @@ class LocalVolumeDriver(VolumeDriver):
         """
         return self._volumes.reserve(instance_uuid, project_id, user_id, devices) if devices else []
 
-    def release(self, instance_uuid: str) -> None:
-        """Free the instance's volumes; delete those marked so.
+    def release(self, instance_uuid: str, *, undo: bool = False) -> None:
+        """Free the instance's volumes; delete those marked so, or at the undo of a build those that it made.
 
         Raises: VolumeError; HypervisorUnavailable when bytes are on a silent host: all else is done, and a later call goes on with them.
         """
         silent = None
-        for volume in self._volumes.release(instance_uuid):
+        for volume in self._volumes.release(instance_uuid, undo=undo):
             try:
                 self.delete(volume.id)
             except HypervisorUnavailable as error:
