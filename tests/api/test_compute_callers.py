@@ -12,6 +12,7 @@ from hullwright.api.app import create_app, with_authentication
 from hullwright.api.context import Caller
 from hullwright.api.policies import Policy, list_rules
 from hullwright.api.server import UnsafeBinding, check_binding
+from hullwright.conf import opts
 
 from .conftest import Answer, Api, World, server_body, set_columns
 
@@ -41,14 +42,20 @@ def test_without_a_token_only_the_versions_are_told(keystone_api: Api) -> None:
     assert keystone_api.get("/identity/v3", absolute=True).status == 401
 
 
-def test_a_forged_header_does_not_pass_the_real_middleware(keystone_api: Api) -> None:
-    app = create_app(keystone_api.db, keystone_api.conf, keystone_api.conductor, services=())
-    wrapped = with_authentication(app, keystone_api.conf)
+def test_a_forged_header_does_not_pass_the_real_middleware(sqlite_api: Api, tmp_path: Path) -> None:
+    file = tmp_path / "hullwright.conf"
+    file.write_text(
+        "[api]\nauth_strategy = keystone\n[keystone_authtoken]\nauth_type = password\n"
+        "auth_url = http://127.0.0.1:9/v3\nwww_authenticate_uri = http://keystone.example.org/v3\n"
+    )
+    conf = opts.load([file])
+    app = create_app(sqlite_api.db, conf, sqlite_api.conductor, services=())
+    wrapped = with_authentication(app, conf)
     assert wrapped is not app
     client = falcon.testing.TestClient(lambda environ, start_response: wrapped(environ, start_response))  # type: ignore[arg-type]
     result = client.simulate_get("/v2.1/servers", headers=ADMIN)
     assert result.status_code == 401
-    assert result.json["unauthorized"]["code"] == 401
+    assert result.headers["WWW-Authenticate"] == 'Keystone uri="http://keystone.example.org/v3"'
     assert client.simulate_get("/v2.1").status_code == 200
 
 
