@@ -15,6 +15,8 @@ from hullwright.persistence.database import Database
 from hullwright.persistence.models import metadata
 
 _here = Path(__file__).parent
+# They import each other, in any order: all are rewritten, whoever comes first.
+pytest.register_assert_rewrite("support")
 pytest_plugins = [f"support.{path.stem}" for path in sorted((_here / "support").glob("[!_]*.py"))]
 
 

@@ -73,6 +73,7 @@ class Connection(Record):
 
     volume_id: str
     kind: str  # file, rbd, iscsi, nbd
-    data: Mapping[str, Any] = field(default_factory=dict)  # file: path, format; rbd: name, hosts; iscsi: portal, iqn, lun; nbd: host, port, export
+    # file: path, format; rbd: name, hosts; iscsi: portal, iqn, lun; nbd: host, port, export
+    data: Mapping[str, Any] = field(default_factory=dict)
     read_only: bool = False
     serial: str = ""  # what the guest sees as the disk's serial: the volume id
