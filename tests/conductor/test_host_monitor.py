@@ -7,9 +7,9 @@ from collections import Counter
 
 import pytest
 
-from hullwright.conductor.hosts import HostMonitor, inventories_of
+from hullwright.conductor.hosts import LOOK_SECONDS, HostMonitor, inventories_of
 from hullwright.objects.errors import HostNotFound, HypervisorUnavailable
-from hullwright.objects.hosts import HostFacts
+from hullwright.objects.hosts import HostFacts, is_up
 from hullwright.persistence import allocations, hosts
 
 FACTS = HostFacts("h", "QEMU", 7002022, vcpus=8, memory_mb=16384, disk_gb=100, disk_free_gb=90)
@@ -156,6 +156,47 @@ def test_a_host_that_hangs_delays_nobody_and_counts_as_silent(sqlite_db, quick):
     eventually(lambda: get(sqlite_db, "a-hangs").error is None)
     eventually(lambda: world.asked["a-hangs"] >= 2)
     monitor.stop()
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+def test_a_host_that_is_asked_and_stays_silent_is_down_until_it_answers(sqlite_db, quick, hangs):
+    quick.set_override("facts_timeout_seconds", 0.1, "compute")
+    register(sqlite_db, "h1")
+    world = Hypervisors()
+    monitor = HostMonitor(sqlite_db, quick, world)
+    monitor.refresh_now("h1")
+    assert is_up(get(sqlite_db, "h1"), 0.5)
+    if hangs:
+        world.gates["h1"] = threading.Event()  # one question hangs for all the time
+    else:
+        world.broken["h1"] = HypervisorUnavailable(host="h1", reason="connection refused")
+    monitor.start()
+    eventually(lambda: get(sqlite_db, "h1").silent_since is not None)
+    assert is_up(get(sqlite_db, "h1"), 0.5), "it may answer the next question"
+    eventually(lambda: not is_up(get(sqlite_db, "h1"), 0.5))
+    if hangs:
+        world.gates.pop("h1").set()
+    world.broken.clear()
+    eventually(lambda: is_up(get(sqlite_db, "h1"), 0.5))
+    monitor.stop()
+    assert get(sqlite_db, "h1").silent_since is None
+
+
+def test_a_monitor_that_starts_asks_all_hosts_that_are_due_at_once(sqlite_db, conf):
+    conf.set_override("report_interval", 60.0, "compute")
+    names = [f"h{number}" for number in range(conf.compute.max_concurrent_facts)]
+    register(sqlite_db, *names)
+    world = Hypervisors()
+    world.gates = {name: threading.Event() for name in names}
+    monitor = HostMonitor(sqlite_db, conf, world)
+    begun = time.monotonic()
+    monitor.start()
+    eventually(lambda: set(world.asked) == set(names))
+    assert time.monotonic() - begun < LOOK_SECONDS, "before its second look"
+    for gate in world.gates.values():
+        gate.set()
+    monitor.stop()
+    assert max(world.asked.values()) == 1
 
 
 def test_a_driver_that_blows_up_or_a_host_removed_meanwhile_does_not_end_the_monitor(sqlite_db, quick):

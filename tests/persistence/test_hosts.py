@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from hullwright.objects.errors import Conflict, HostExists, HostNotFound
-from hullwright.objects.hosts import HostFacts, Inventory
+from hullwright.objects.hosts import HostFacts, Inventory, is_up
 from hullwright.persistence import allocations, hosts
 from hullwright.persistence.models.hosts import hosts as hosts_table
 from hullwright.persistence.models.hosts import inventories as inventories_table
@@ -72,6 +72,31 @@ def test_facts_come_back_as_they_were_told_and_a_reader_sees_that_they_changed(d
         hosts.record_facts(conn, "h1", dataclasses.replace(FACTS, vcpus=16))
         hosts.disable(conn, "h1", "bad disk")
     assert generation(db, "h1") == changed + 2
+
+
+def test_silence_lasts_from_the_first_question_without_an_answer_to_the_latest_and_ends_with_an_answer(db):
+    register(db, "h1", "other")
+
+    def after(record, *args, **more):
+        with db.write() as conn:
+            record(conn, "h1", *args, **more)
+            return hosts.get(conn, "h1")
+
+    assert not is_up(after(hosts.record_silence, "no route", at=10.0), 60), "it was never seen"
+    answered = after(hosts.record_facts, FACTS, at=100.0)
+    assert (answered.silent_since, answered.silent_seconds, answered.error) == (None, 0.0, None)
+    assert is_up(answered, 60), "however long ago that was: nobody asked since"
+    once = after(hosts.record_silence, "no route", at=5000.0)
+    assert (once.silent_since, once.silent_seconds, once.last_seen_at, once.error) == (5000.0, 0.0, 100.0, "no route")
+    assert is_up(once, 60)
+    assert is_up(after(hosts.record_silence, "no route", at=5060.0), 60)
+    long = after(hosts.record_silence, "timeout", at=5060.5)
+    assert (long.silent_since, long.silent_seconds, long.error) == (5000.0, 60.5, "timeout")
+    assert not is_up(long, 60)
+    assert is_up(after(hosts.record_facts, FACTS, at=5061.0), 60)
+    assert not is_up(after(hosts.force_down, True), 60)
+    with db.read() as conn:
+        assert hosts.get(conn, "other").silent_since is None
 
 
 def test_an_operators_word_is_kept(db):

@@ -52,7 +52,8 @@ def worlds(draw):
                 enabled=draw(st.sampled_from([True, True, True, False])),
                 forced_down=draw(st.sampled_from([False, False, False, True])),
                 availability_zone=draw(st.sampled_from(["nova", "west"])),
-                last_seen_at=draw(st.sampled_from([AT, AT - 60, AT - 61, 0.0])),
+                last_seen_at=draw(st.sampled_from([AT, AT, AT - 86_400, 0.0])),
+                silent_seconds=draw(st.sampled_from([0.0, 0.0, 60.0, 60.5, 3600.0])),
                 failed_builds=draw(st.integers(0, 2)),
                 facts=draw(st.none() | host_facts),
             )
@@ -155,7 +156,7 @@ def plain_reason(row, have, spec, tried, known):
         return None
     if not row.enabled:
         return "compute_up", "disabled"
-    if row.forced_down or AT - row.last_seen_at > 60:
+    if row.forced_down or row.last_seen_at == 0 or row.silent_seconds > 60:
         return "compute_up", "down"
     if spec.availability_zone and row.availability_zone != spec.availability_zone:
         return "availability_zone", f"outside availability zone {spec.availability_zone}"
@@ -250,7 +251,7 @@ def test_columns_changed_step_by_step_are_those_built_anew(before, after, data):
     anew = built(*after)
     places = [columns.position(name) for name in anew.names]
     assert sorted(columns.names) == sorted(anew.names)
-    for name in ("ids", "enabled", "forced_down", "last_seen_at", "failed_builds", "hypervisor_version"):
+    for name in ("ids", "enabled", "forced_down", "last_seen_at", "silent_seconds", "failed_builds", "hypervisor_version"):
         assert getattr(columns, name)[places].tolist() == getattr(anew, name).tolist()
     for word in ("x86_64", "aarch64", "i686"):
         assert columns.cpu_arch.equal(word)[places].tolist() == anew.cpu_arch.equal(word).tolist()

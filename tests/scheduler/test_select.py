@@ -86,13 +86,37 @@ def test_disabled_down_and_silent_hosts_get_nothing(sqlite_db, conf):
         hosts.register(conn, "unasked", "fake:///unasked", "fake")
         hosts.disable(conn, "off", "maintenance")
         hosts.force_down(conn, "forced", True)
-        hosts.record_facts(conn, "silent", FACTS, at=time.time() - 61)
+        hosts.record_silence(conn, "silent", "no route", at=1000.0)
+        hosts.record_silence(conn, "silent", "no route", at=1061.0)
     scheduler = Scheduler(sqlite_db, conf)
     error = refusal(scheduler, spec(), {})
     assert error.report.summary() == "0 of 4 hosts fit: 3 down, 1 disabled."
     with sqlite_db.write() as conn:
         hosts.enable(conn, "off")
     assert scheduler.select(spec(), {}).host == "off"
+
+
+def test_a_view_that_was_read_before_follows_a_hosts_silence_and_its_return(db, conf):
+    conf.set_override("snapshot_max_age_seconds", 0.0, "scheduler")
+    add_host(db, "h")
+    scheduler = Scheduler(db, conf)
+    assert scheduler.select(spec(1), {}).host == "h"
+    with db.write() as conn:
+        hosts.record_silence(conn, "h", "no route", at=1000.0)
+    assert scheduler.select(spec(2), {}).host == "h", "one question without an answer is no long silence"
+    with db.write() as conn:
+        hosts.record_silence(conn, "h", "no route", at=1061.0)
+    assert refusal(scheduler, spec(3), {}).report.summary() == "0 of 1 host fit: 1 down."
+    with db.write() as conn:
+        hosts.record_facts(conn, "h", FACTS)
+    assert scheduler.select(spec(4), {}).host == "h"
+
+
+def test_a_host_that_nobody_asked_for_an_hour_is_as_good_as_before(sqlite_db, conf):
+    add_host(sqlite_db, "h")
+    with sqlite_db.write() as conn:
+        hosts.record_facts(conn, "h", FACTS, at=time.time() - 3600)
+    assert Scheduler(sqlite_db, conf).select(spec(), {}).host == "h"
 
 
 def test_a_host_registered_a_moment_ago_is_found_whatever_the_age_of_the_view(sqlite_db, conf):
