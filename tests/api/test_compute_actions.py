@@ -166,6 +166,8 @@ def test_the_console_is_asked_of_a_conductor(api: Api, world: World) -> None:
     answer = api.post(f"/servers/{uuid}/action", {"os-getConsoleOutput": {"length": "2"}})
     thread.join()
     assert (answer.status, answer.json) == (200, {"output": "two\nthree\n"})
+    with api.db.read() as conn:
+        assert jobs.list_jobs(conn, kinds=["console_log"]) == []  # what it said is not kept
     thread = answer_questions(api, JobState.STUCK, error="Hypervisor of host host1 cannot be reached")
     answer = api.post(f"/servers/{uuid}/action", {"os-getConsoleOutput": {}})
     thread.join()

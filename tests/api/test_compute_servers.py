@@ -146,10 +146,17 @@ def test_a_fault_is_shown_in_error_only_and_only_the_latest(api: Api, world: Wor
 
 def test_a_server_is_changed_without_its_guest(api: Api, world: World) -> None:
     uuid = create(api, world)
-    answer = api.put(f"/servers/{uuid}", {"server": {"name": "new", "description": None, "accessIPv4": "192.0.2.9", "hostname": "box"}})
+    changes = {
+        "name": "new",
+        "description": None,
+        "accessIPv4": "192.0.2.9",
+        "accessIPv6": "2001:0db8:0000:0000:0000:0000:192.0.2.33",
+        "hostname": "box",
+    }
+    answer = api.put(f"/servers/{uuid}", {"server": changes})
     server = answer.json["server"]
     assert (server["name"], server["description"], server["accessIPv4"]) == ("new", None, "192.0.2.9")
-    assert server[ATTR + "hostname"] == "box"
+    assert (server[ATTR + "hostname"], server["accessIPv6"]) == ("box", "2001:db8::c000:221")
     assert api.put(f"/servers/{uuid}", {"server": {"description": "x"}}, version="2.18").status == 400
     assert api.put(f"/servers/{uuid}", {"server": {"status": "ACTIVE"}}).status == 400
     assert api.put(f"/servers/{uuid4()}", {"server": {"name": "x"}}).status == 404

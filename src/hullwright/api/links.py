@@ -1,7 +1,8 @@
-"""Links in answers, pages of lists, and times as clients read them."""
+"""Links in answers, pages of lists, and times and addresses as clients read them."""
 
 from __future__ import annotations
 
+import ipaddress
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -89,6 +90,11 @@ def every(req: falcon.Request, name: str) -> list[str]:
 def cut(items: Sequence[Any], limit: int) -> tuple[Sequence[Any], bool]:
     """The page, and whether more follows, from a list that was read with one item more than the page has."""
     return items[:limit], len(items) > limit
+
+
+def plain_address(text: str | None) -> str | None:
+    """An IP address in its shortest form: the same text for the same address, and short enough for its column."""
+    return None if text is None else str(ipaddress.ip_address(text))
 
 
 def iso(at: float | None) -> str | None:

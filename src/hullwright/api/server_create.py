@@ -20,6 +20,7 @@ from sqlalchemy.engine import Connection
 
 from hullwright.api import server_block_devices, server_networks
 from hullwright.api.context import ApiContext, Caller, microversion
+from hullwright.api.links import plain_address
 from hullwright.api.schemas.parts import truth
 from hullwright.api.server_block_devices import Disks
 from hullwright.api.server_images import check_fits, usable_image
@@ -119,8 +120,8 @@ def prepare(context: ApiContext, req: falcon.Request, body: Mapping[str, Any]) -
                 user_data=server.get("user_data") or None,
                 config_drive=config_drive,
                 disk_config=server.get("OS-DCF:diskConfig", "MANUAL"),
-                access_ip_v4=server.get("accessIPv4"),
-                access_ip_v6=server.get("accessIPv6"),
+                access_ip_v4=plain_address(server.get("accessIPv4")),
+                access_ip_v6=plain_address(server.get("accessIPv6")),
                 metadata=server.get("metadata") or {},
                 tags=unique(server.get("tags") or ()),
                 reservation_id=reservation_id,

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from hullwright.api.context import Caller
+from hullwright.api.links import plain_address
 from hullwright.objects.errors import BadRequest, Conflict, NetworkNotFound, PortInUse, PortNotFound
 from hullwright.objects.networks import Network, NetworkRequest
 from hullwright.persistence import networks, ports
@@ -101,7 +102,7 @@ def _on_network(card: Mapping[str, Any], count: int) -> NetworkRequest:
     if card.get("fixed_ip") and count > 1:
         raise BadRequest("Invalid fixed IP Address and max count: several servers cannot have one address.")
     return NetworkRequest(
-        port_id=str(uuid4()), network_id=network_id, fixed_ip=card.get("fixed_ip"), tag=card.get("tag")
+        port_id=str(uuid4()), network_id=network_id, fixed_ip=plain_address(card.get("fixed_ip")), tag=card.get("tag")
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import falcon
+from sqlalchemy.engine import RowMapping
 
 from hullwright.api.context import microversion
 from hullwright.api.resource import Resource, send
@@ -86,24 +87,26 @@ class ServerVolumes(Resource):
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, server_id: str) -> None:
         """All volumes, in order."""
-        shown = [_volume(attachment, microversion(req)) for attachment in self._attachments(req, server_id)]
+        row, attachments = self._attachments(req, server_id)
+        shown = [_volume(attachment, row, microversion(req)) for attachment in attachments]
         send(resp, {"volumeAttachments": shown})
 
     def on_get_one(self, req: falcon.Request, resp: falcon.Response, server_id: str, volume_id: str) -> None:
         """One volume."""
-        for attachment in self._attachments(req, server_id):
+        row, attachments = self._attachments(req, server_id)
+        for attachment in attachments:
             if attachment.volume_id == volume_id:
-                send(resp, {"volumeAttachment": _volume(attachment, microversion(req))})
+                send(resp, {"volumeAttachment": _volume(attachment, row, microversion(req))})
                 return
         raise PartNotFound(server=server_id, kind="volume", id=volume_id)
 
-    def _attachments(self, req: falcon.Request, server_id: str) -> list[Attachment]:
+    def _attachments(self, req: falcon.Request, server_id: str) -> tuple[RowMapping, list[Attachment]]:
         row = self.server(req, server_id, "os-volumes-attachments")
         with self.context.db.read() as conn:
-            return volumes.of_instance(conn, row["uuid"])
+            return row, volumes.of_instance(conn, row["uuid"])
 
 
-def _volume(attachment: Attachment, minor: int) -> dict[str, Any]:
+def _volume(attachment: Attachment, row: RowMapping, minor: int) -> dict[str, Any]:
     shown: dict[str, Any] = {
         "serverId": attachment.instance_uuid,
         "volumeId": attachment.volume_id,
@@ -115,7 +118,8 @@ def _volume(attachment: Attachment, minor: int) -> dict[str, Any]:
         shown["attachment_id"] = attachment.id
         shown["bdm_uuid"] = attachment.id
     if minor >= 70:
-        shown["tag"] = None
+        asked = (device for device in row["spec"]["block_devices"] if device["attachment_id"] == attachment.id)
+        shown["tag"] = next((device["tag"] for device in asked), None)
     if minor >= 79:
         shown["delete_on_termination"] = attachment.delete_on_termination
     return shown

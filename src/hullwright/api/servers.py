@@ -11,7 +11,7 @@ from sqlalchemy.engine import RowMapping
 
 from hullwright.api import server_filters
 from hullwright.api.context import ApiContext, Caller, caller, microversion
-from hullwright.api.links import Links, cut
+from hullwright.api.links import Links, cut, plain_address
 from hullwright.api.resource import Resource, asker, send
 from hullwright.api.schemas import servers as schemas
 from hullwright.api.schemas.parts import truth
@@ -119,6 +119,9 @@ class Server(Resource):
             "hostname": "hostname",
         }
         changes = {column: body[name] for name, column in names.items() if name in body}
+        for column in ("access_ip_v4", "access_ip_v6"):
+            if column in changes:
+                changes[column] = plain_address(changes[column])
         if changes:
             with self.context.db.write() as conn:
                 instances.update(conn, row["uuid"], **changes)

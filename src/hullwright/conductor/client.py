@@ -12,9 +12,10 @@ from typing import Any
 
 from sqlalchemy.engine import Connection
 
-from hullwright.objects.errors import InstanceNotFound, Unavailable
+from hullwright.objects.builds import Job
+from hullwright.objects.errors import Unavailable
 from hullwright.objects.instances import Instance
-from hullwright.objects.states import JobState, TaskState, VmState
+from hullwright.objects.states import OPEN_JOB_STATES, JobState, TaskState, VmState
 from hullwright.persistence import actions, instances, jobs
 from hullwright.persistence.database import Database
 from hullwright.persistence.wakeup import Wakeup
@@ -156,6 +157,21 @@ class ConductorClient:
                 conn, kind=kind, instance_uuid=None, inputs=inputs, request_id=request_id, rank=jobs.RANK_QUERY
             )
         self._wakeup.poke()
+        try:
+            job = self._wait(job_uuid, timeout_seconds)
+        finally:
+            # What a console says may be secret and is nobody else's business: it does not stay.
+            with self._db.write() as conn:
+                jobs.forget(conn, job_uuid)
+        if job.state != JobState.DONE:
+            raise QueryFailed(reason=job.error or f"The question ended {job.state}.")
+        return job.result
+
+    def _wait(self, job_uuid: str, timeout_seconds: float) -> Job:
+        """The job once it has ended.
+
+        Raises: QueryTimedOut.
+        """
         deadline = time.monotonic() + timeout_seconds
         pause = _FIRST_POLL_SECONDS
         while time.monotonic() < deadline:
@@ -163,10 +179,8 @@ class ConductorClient:
             pause = min(pause * 1.5, _LONGEST_POLL_SECONDS)
             with self._db.read() as conn:
                 job = jobs.get(conn, job_uuid)
-            if job.state == JobState.DONE:
-                return job.result
-            if job.state not in (JobState.QUEUED, JobState.RUNNING):
-                raise QueryFailed(reason=job.error or f"The question ended {job.state}.")
+            if job.state not in OPEN_JOB_STATES:
+                return job
         raise QueryTimedOut(seconds=timeout_seconds)
 
     def _change(
@@ -218,5 +232,3 @@ class ConductorClient:
             job_uuid=job["uuid"],
         )
 
-
-__all__ = ["Asker", "ConductorClient", "InstanceNotFound", "QueryFailed", "QueryTimedOut"]

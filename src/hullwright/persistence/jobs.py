@@ -135,6 +135,11 @@ def cancel_open(connection: Connection, instance_uuid: str, *, spare_kinds: Sequ
     return never_begun.rowcount + begun.rowcount
 
 
+def forget(connection: Connection, uuid: str) -> None:
+    """Remove a question's row once its answer is read, or nobody waits for it any more; one that is being answered stays."""
+    connection.execute(sa.delete(jobs).where(jobs.c.uuid == uuid, jobs.c.state != JobState.RUNNING))
+
+
 def has_open(connection: Connection, instance_uuid: str, kind: str) -> bool:
     """Whether such a job is still to be done for the instance."""
     query = sa.select(sa.literal(1)).where(jobs.c.instance_uuid == instance_uuid, jobs.c.kind == kind, jobs.c.state.in_(_open_states))
