@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from falcon import testing
 
+from hullwright.conf import image as image_conf
 from hullwright.drivers.image.local.store import ImageDirectory
 from hullwright.objects.errors import ImageStorageFull
 from hullwright.objects.states import JobState
@@ -170,6 +172,20 @@ def test_an_upload_that_lost_its_record_to_a_later_one_does_not_finish(db: Datab
         assert images.end_upload(conn, image_id, 2.0, status="active")
 
 
+def test_a_second_upload_at_the_same_time_is_refused_and_the_first_one_finishes(api: testing.TestClient, conf: Any) -> None:
+    image_id = create(api)
+    directory = ImageDirectory(image_conf.directory(conf))
+    answers: list[int] = []
+
+    def chunks() -> Iterator[bytes]:
+        yield BYTES
+        answers.append(upload(api, image_id).status_code)  # while this one holds the part
+
+    directory.write(image_id, chunks(), 1 << 20)
+    assert answers == [409]
+    assert upload(api, image_id).status_code == 204
+
+
 def test_attributes_and_properties_are_patched_in_both_media_types(api: testing.TestClient) -> None:
     image_id = create(api, os_type="linux")
     result = patch(
@@ -251,6 +267,7 @@ def test_a_list_is_filtered_sorted_and_paged(api: testing.TestClient) -> None:
     assert listed(api, "os_type=os-c") == ["c"]
     assert listed(api, "tag=a&tag=all") == ["a"]
     assert listed(api, "status=active") == []
+    assert listed(api, "min_disk=99999999999") == []
     assert listed(api, "os_hidden=true") == []
     assert listed(api, "created_at=lt:2001-01-01T00:00:00Z") == []
     first = api.simulate_get("/image/v2/images", query_string="sort=name:asc&limit=2").json
@@ -260,7 +277,9 @@ def test_a_list_is_filtered_sorted_and_paged(api: testing.TestClient) -> None:
     assert listed(api, query) == ["c"]
 
 
-@pytest.mark.parametrize("query", ["limit=-1", "limit=x", "marker=none", "sort=colour:asc", "sort=name:up", "protected=maybe"])
+@pytest.mark.parametrize(
+    "query", ["limit=-1", "limit=x", "marker=none", "sort=colour:asc", "sort=name:up", "protected=maybe", "size_min=-5"]
+)
 def test_a_list_asked_for_wrongly_is_refused(api: testing.TestClient, query: str) -> None:
     assert api.simulate_get("/image/v2/images", query_string=query).status_code == 400
 
@@ -273,6 +292,8 @@ def test_a_list_asked_for_wrongly_is_refused(api: testing.TestClient, query: str
         ({"visibility": "secret"}, 400),
         ({"status": "active"}, 403),
         ({"prop": {"nested": 1}}, 400),
+        ({"name": "nul\0"}, 400),
+        ({"x" * 256: "long"}, 400),
         ({"id": "../../etc"}, 400),
         ([], 400),
     ],

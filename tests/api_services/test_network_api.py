@@ -210,6 +210,7 @@ def test_lists_are_filtered_sorted_and_paged(api: testing.TestClient) -> None:
     assert names(api, "networks", "status=ACTIVE&router:external=False") == ["b", "a", "c"]
     assert names(api, "networks", "status=DOWN") == []
     assert names(api, "networks", "name=none") == []
+    assert names(api, "networks", "mtu=99999999999") == []
     first = api.simulate_get(f"{V2}/networks", query_string="sort_key=name&sort_dir=asc&limit=2").json
     assert [item["name"] for item in first["networks"]] == ["a", "b"]
     link = first["networks_links"][0]

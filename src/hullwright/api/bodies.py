@@ -29,6 +29,8 @@ def read_json(req: falcon.Request) -> Any:
     data = stream.read(MAX_BODY_BYTES + 1)
     if len(data) > MAX_BODY_BYTES:
         raise HttpError(413, f"The body is longer than {MAX_BODY_BYTES} bytes.")
+    if b"\\u0000" in data:  # PostgreSQL's text cannot hold it
+        raise HttpError(400, "The body must not hold NUL characters.")
     try:
         return orjson.loads(data)
     except orjson.JSONDecodeError as error:
@@ -41,7 +43,8 @@ class Body:
     def __init__(self, key: str | None, properties: Mapping[str, Any], required: tuple[str, ...] = (), others: Any = False) -> None:
         """`properties`: name -> JSON schema; `others`: what further names may hold, False for none."""
         self._key = key
-        schema = {"type": "object", "properties": properties, "required": list(required), "additionalProperties": others}
+        schema: dict[str, Any] = {"type": "object", "properties": properties, "required": list(required), "additionalProperties": others}
+        schema["propertyNames"] = {"maxLength": 255}
         self._validator = jsonschema.Draft202012Validator(schema, format_checker=jsonschema.FormatChecker())
 
     def read(self, req: falcon.Request) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from hullwright.api.errors import HttpError
 
 MAX_LIMIT = 1000
+MAX_INTEGER = 2**31 - 1  # of an INTEGER column
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,8 @@ def equal_filters(req: falcon.Request, columns: Mapping[str, sa.Column[Any]]) ->
         if isinstance(column.type, sa.Boolean):
             asked = [boolean(text, name) for text in asked]
         elif isinstance(column.type, sa.Integer):
-            asked = [int(text) if text.isascii() and text.isdigit() else -1 for text in asked]
+            # What is no number of the column's size is nobody's.
+            asked = [int(text) if text.isascii() and text.isdigit() and int(text) <= MAX_INTEGER else -1 for text in asked]
         where.append(column.in_(asked) if len(asked) > 1 else column == asked[0])
     return where
 

@@ -16,7 +16,7 @@ from hullwright.api.image import patches
 from hullwright.api.image.access import changeable, check_visibility, listable, visible
 from hullwright.api.image.schemas import PROPERTY, READ_ONLY, UUID, WRITABLE
 from hullwright.api.image.views import image_view
-from hullwright.api.queries import boolean, integer, next_query, page_of, values
+from hullwright.api.queries import MAX_INTEGER, boolean, integer, next_query, page_of, values
 from hullwright.drivers.image.local.store import ImageDirectory
 from hullwright.objects.images import Image
 from hullwright.persistence import images
@@ -176,7 +176,7 @@ def _filters(req: falcon.Request) -> list[sa.ColumnElement[bool]]:
         where.append(sa.false())  # no image is hidden
     for name, column in (("min_disk", table.c.min_disk_gb), ("min_ram", table.c.min_ram_mb)):
         if (number := integer(req, name)) is not None:
-            where.append(column == number)
+            where.append(column == number if number <= MAX_INTEGER else sa.false())
     if (number := integer(req, "size_min")) is not None:
         where.append(table.c.size_bytes >= number)
     if (number := integer(req, "size_max")) is not None:

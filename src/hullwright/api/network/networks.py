@@ -1,6 +1,6 @@
 """Networks: list, create, show, change, delete.
 
-Deleting one removes its record only: a host that carried it keeps its libvirt network, idle, until somebody removes it there.
+Deleting one removes its record; a job takes what hosts have of it away.
 """
 
 from __future__ import annotations
