@@ -31,6 +31,12 @@ OPTS = [
         min=1,
         help="How many hosts one conductor asks at the same time; hosts that exceed facts_timeout_seconds do not count.",
     ),
+    cfg.FloatOpt(
+        "shutdown_timeout_seconds",
+        default=60.0,
+        min=0.0,
+        help="How long a guest may take to shut down by itself when its server is stopped, before it is pulled.",
+    ),
     cfg.IntOpt(
         "reserved_host_memory_mb",
         default=512,

@@ -63,7 +63,7 @@ class SwitchPower(Step):
             case "start_instance":
                 hypervisor.power_on(run.instance_uuid)
             case "stop_instance":
-                hypervisor.power_off(run.instance_uuid, run.conf.compute.shutdown_timeout)
+                hypervisor.power_off(run.instance_uuid, run.conf.compute.shutdown_timeout_seconds)
             case "reboot_instance":
                 hypervisor.reboot(run.instance_uuid, hard=bool(run.job.inputs.get("hard")))
 
