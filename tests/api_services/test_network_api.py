@@ -106,6 +106,7 @@ def test_a_subnet_gets_gateway_and_pools_by_default(api: testing.TestClient) -> 
         ),
         ({"cidr": "192.0.2.0/24", "dns_nameservers": ["dns.example.org"]}, 400),
         ({"cidr": "192.0.2.0/24", "ipv6_ra_mode": "slaac"}, 400),
+        ({"cidr": "192.0.2.0/24", "gateway_ip": "fe80::1%eth0"}, 400),
     ],
 )
 def test_a_subnet_that_cannot_be_is_refused(api: testing.TestClient, body: dict[str, Any], status: int) -> None:
@@ -228,6 +229,9 @@ def test_ports_are_found_by_address(api: testing.TestClient) -> None:
     assert names(api, "ports", "fixed_ips=ip_address=192.0.2.10") == ["one"]
     assert names(api, "ports", "fixed_ips=ip_address_substr=2.110") == ["two"]
     assert sorted(names(api, "ports", f"fixed_ips=subnet_id={made['id']}")) == ["one", "two"]
+    subnet(api, network["id"], "2001:db8::/64")
+    create(api, "port", network_id=network["id"], name="six", fixed_ips=[{"ip_address": "2001:0db8:0::00aB"}])
+    assert names(api, "ports", "fixed_ips=ip_address=2001:db8:0:0::ab") == ["six"]
     refused(api.simulate_get(f"{V2}/ports", query_string="fixed_ips=colour=red"), 400)
 
 

@@ -102,7 +102,7 @@ def test_an_address_asked_for_is_given_or_refused_with_the_reason(db: Database) 
     assert addresses(store.ensure_ports("a", "p", [ask(network, "192.0.2.11")])) == ["192.0.2.11"]
     with pytest.raises(FixedIpAlreadyInUse, match=r"192\.0\.2\.11"):
         store.ensure_ports("b", "p", [ask(network, "192.0.2.11")])
-    for wrong in ("198.51.100.1", "192.0.2.1", "192.0.2.0", "192.0.2.255", "nonsense"):
+    for wrong in ("198.51.100.1", "192.0.2.1", "192.0.2.0", "192.0.2.255", "nonsense", "fe80::1%eth0"):
         with pytest.raises(InvalidIpForNetwork):
             store.ensure_ports("b", "p", [ask(network, wrong)])
     # The pool's search passes over the one that was asked for.

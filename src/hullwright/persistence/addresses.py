@@ -108,6 +108,8 @@ def take_exactly(
         wanted = ipaddress.ip_address(address)
     except ValueError:
         raise InvalidIpForNetwork(address=address, network=network_id) from None
+    if "%" in address:  # a zone (RFC 4007) means something on one machine only
+        raise InvalidIpForNetwork(address=address, network=network_id)
     for pool in pools:
         if pool.usable(wanted) and subnet_id in (None, pool.id):
             if not _insert(conn, pool, port_id, str(wanted)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import uuid
 from typing import Any
@@ -190,6 +191,14 @@ def _fixed_ips(given: list[dict[str, str]]) -> tuple[FixedIp, ...]:
     return tuple(FixedIp(item.get("subnet_id", ""), item.get("ip_address", "")) for item in given)
 
 
+def _shortest(address: str) -> str:
+    """An address as it is stored; what is none stays as it is, and is nobody's."""
+    try:
+        return str(ipaddress.ip_address(address))
+    except ValueError:
+        return address
+
+
 def _mac(text: str) -> str:
     """A MAC of one guest: no group address, not all zeros.
 
@@ -230,7 +239,7 @@ def _address_filter(req: falcon.Request) -> list[sa.ColumnElement[bool]]:
         name, separator, value = text.partition("=")
         found = sa.select(addresses_table.c.port_id)
         if name == "ip_address" and separator:
-            found = found.where(addresses_table.c.address == value)
+            found = found.where(addresses_table.c.address == _shortest(value))
         elif name == "subnet_id" and separator:
             found = found.where(addresses_table.c.subnet_id == value)
         elif name == "ip_address_substr" and separator:

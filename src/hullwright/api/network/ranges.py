@@ -99,6 +99,8 @@ def _for_hosts(net: Net, address: Address) -> bool:
 
 def _address(text: str, name: str) -> Address:
     try:
+        if "%" in text:  # a zone (RFC 4007) means something on one machine only
+            raise ValueError(text)
         return ipaddress.ip_address(text)
     except ValueError:
         raise HttpError(400, f"Invalid input for {name}. Reason: '{text}' is not a valid IP address.") from None
