@@ -4,12 +4,12 @@ import time
 from typing import Any
 
 import pytest
-from support.house import House
 
 from hullwright.objects.errors import JobUnloadable
 from hullwright.objects.states import AttemptState, JobState, VmState
 from hullwright.persistence import allocations, attempts, events, faults, hosts, jobs
 from hullwright.persistence.models.jobs import flows as flows_table
+from support.house import House
 
 
 def _job(house: House, instance: str, kind: str = "build_instance") -> Any:

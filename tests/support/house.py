@@ -22,14 +22,16 @@ import pytest
 from hullwright.conductor.client import Asker, ConductorClient
 from hullwright.conductor.service import Conductor
 from hullwright.conf import opts
+from hullwright.drivers.image.local.store import ImageDirectory
 from hullwright.drivers.registry import Drivers
 from hullwright.objects.flavors import Flavor
 from hullwright.objects.hosts import HostRef, Inventory
+from hullwright.objects.images import Image
 from hullwright.objects.instances import Instance, RequestSpec
 from hullwright.objects.networks import NetworkRequest
 from hullwright.objects.states import OPEN_JOB_STATES, TaskState, VmState
 from hullwright.objects.volumes import BlockDeviceRequest
-from hullwright.persistence import hosts, instances, jobs
+from hullwright.persistence import hosts, images, instances, jobs
 from hullwright.persistence.database import Database, now
 from hullwright.persistence.images import SqlImageStore
 from hullwright.persistence.models import metadata
@@ -122,6 +124,17 @@ class House:
         with self.db.write() as connection:
             hosts.record_facts(connection, host.name, facts, room)
         drivers.close()
+
+    def add_image(self, size_bytes: int = 1 << 20) -> str:
+        """Put a raw image of random bytes into the image service; answers its id."""
+        image_id = str(uuid.uuid4())
+        store = ImageDirectory(self.conf.image.path or self.directory / "images")
+        chunks = (os.urandom(min(1 << 20, size_bytes - start)) for start in range(0, size_bytes, 1 << 20))
+        size, sha256, md5 = store.write(image_id, chunks, size_bytes)
+        image = Image(image_id, "random", disk_format="raw", size_bytes=size, checksum_sha256=sha256, checksum_md5=md5)
+        with self.db.write() as connection:
+            images.create(connection, image)
+        return image_id
 
     def drivers(self) -> Drivers:
         """Drivers of this process, as the conductor makes them."""

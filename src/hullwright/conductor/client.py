@@ -17,7 +17,7 @@ from hullwright.objects.errors import Unavailable
 from hullwright.objects.instances import Instance
 from hullwright.objects.states import OPEN_JOB_STATES, JobState, TaskState, VmState
 from hullwright.persistence import actions, instances, jobs
-from hullwright.persistence.database import Database
+from hullwright.persistence.database import Database, now
 from hullwright.persistence.wakeup import Wakeup
 
 BUILD = "build_instance"
@@ -69,12 +69,15 @@ class ConductorClient:
 
         When this returns, the builds happen, whoever dies.
         """
+        build_timeout = self._conf.conductor.build_timeout
+        deadline_at = now() + build_timeout if build_timeout else None
         posted = [
             jobs.new_row(
                 kind=BUILD,
                 instance_uuid=instance.uuid,
                 inputs={"instance_uuid": instance.uuid},
                 request_id=asker.request_id,
+                deadline_at=deadline_at,
             )
             for instance in batch
         ]

@@ -16,9 +16,8 @@ from typing import Any, ClassVar
 from taskflow import storage as taskflow_storage
 from taskflow.engines.action_engine import compiler, engine, runtime
 from taskflow.flow import Flow
-from taskflow.persistence import models
 
-from hullwright.persistence.store import FlowStore
+from hullwright.persistence.session import FlowSession
 
 
 class Graph:
@@ -148,10 +147,10 @@ class SerialEngine(_CompiledOnce, engine.SerialActionEngine):  # type: ignore[mi
 
     _is_single_threaded = True
 
-    def __init__(self, graph: Graph, detail: models.FlowDetail, store: FlowStore) -> None:
+    def __init__(self, graph: Graph, session: FlowSession) -> None:
         self._graph = graph
         self._lean_storage = None
-        super().__init__(graph.flow, detail, store, {"gather_statistics": False, "defer_reverts": True})
+        super().__init__(graph.flow, session.detail, session, {"gather_statistics": False, "defer_reverts": True})
 
 
 class ParallelEngine(_CompiledOnce, engine.ParallelActionEngine):  # type: ignore[misc]
@@ -159,7 +158,7 @@ class ParallelEngine(_CompiledOnce, engine.ParallelActionEngine):  # type: ignor
 
     _is_single_threaded = False
 
-    def __init__(self, graph: Graph, detail: models.FlowDetail, store: FlowStore, pool: Executor) -> None:
+    def __init__(self, graph: Graph, session: FlowSession, pool: Executor) -> None:
         self._graph = graph
         self._lean_storage = None
-        super().__init__(graph.flow, detail, store, {"gather_statistics": False, "defer_reverts": True, "executor": pool})
+        super().__init__(graph.flow, session.detail, session, {"gather_statistics": False, "defer_reverts": True, "executor": pool})

@@ -8,8 +8,9 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
+from dataclasses import dataclass, field
 from typing import Any
 
 from taskflow import states as flow_states
@@ -19,14 +20,39 @@ from hullwright.conductor.engine import Graphs, ParallelEngine, SerialEngine
 from hullwright.flows import catalog
 from hullwright.flows.context import RunContext, Shared
 from hullwright.objects.builds import Job
-from hullwright.objects.errors import HullwrightError, JobUnloadable, LeaseLost, StoreUnavailable
+from hullwright.objects.errors import HullwrightError, HypervisorTimeout, JobUnloadable, LeaseLost, StoreUnavailable
 from hullwright.objects.states import JobState
 from hullwright.persistence import atoms, events, jobs
 from hullwright.persistence.database import DatabaseUnavailable, now
+from hullwright.persistence.session import FlowSession
 
 LOG = logging.getLogger(__name__)
 _OUTAGE_PAUSE_SECONDS = 0.5
 _LONGEST_RETRY_SECONDS = 60.0
+
+
+@dataclass(slots=True)
+class Drive:
+    """A job in a thread's hands."""
+
+    job: Job
+    given_up: Mapping[str, float] = field(default_factory=dict)  # steps whose last run was given up, after how many seconds
+    begun: float = field(default_factory=time.monotonic)
+    run: RunContext | None = None  # once its flow is loaded
+    is_abandoned: bool = False  # its call hangs: the job was taken from this thread
+
+    def overdue(self, limit: Callable[[str], float]) -> tuple[str, float] | None:
+        """The step, or with an empty name the question, that has hung for too long, and for how many seconds."""
+        if self.run is not None:
+            return self.run.overdue(limit)
+        seconds = time.monotonic() - self.begun
+        return ("", seconds) if self.job.kind in queries.QUERIES and seconds > limit("") else None
+
+    def abandon(self) -> None:
+        """Shut every door to the thread."""
+        self.is_abandoned = True
+        if self.run is not None:
+            self.run.session.close()
 
 
 class Runner:
@@ -37,53 +63,65 @@ class Runner:
     ) -> None:
         """`pool`: runs independent steps side by side when given. `draining`: asked between steps; true suspends the flow."""
         self._shared = shared
-        self._store = shared.store
+        self._db = shared.db
         self._conf = shared.conf
         self._graphs = Graphs()
         self._lease_good = lease_good
         self._draining = draining
         self._pool = pool
 
-    def run(self, job: Job) -> None:
+    def run(self, drive: Drive) -> None:
         """Drive the job; a database that goes away is waited for, and what was under way is taken up again."""
         while True:
             try:
-                self._run(job)
+                self._run(drive)
                 return
             except (StoreUnavailable, DatabaseUnavailable) as error:
-                LOG.warning("Job %s waits for the database: %s", job.uuid, error)
+                LOG.warning("Job %s waits for the database: %s", drive.job.uuid, error)
             except LeaseLost as error:
-                LOG.warning("Job %s is not ours any more: %s", job.uuid, error)
+                if drive.is_abandoned:
+                    self._clean_after(drive)
+                else:
+                    LOG.warning("Job %s is not ours any more: %s", drive.job.uuid, error)
                 return
-            finally:
-                self._store.forget_job(job.uuid)
-            again = self._await_database(job)
+            again = None if drive.is_abandoned else self._await_database(drive.job)
             if again is None:
                 return
-            job = again
+            drive.job, drive.run = again, None
 
     def _await_database(self, job: Job) -> Job | None:
         """Wait until the database answers; None when the job is somebody else's by then, or we are stopping."""
         while not self._draining():
             time.sleep(_OUTAGE_PAUSE_SECONDS)
             try:
-                with self._shared.db.read() as connection:
+                with self._db.read() as connection:
                     return dataclasses.replace(job, seq=jobs.get(connection, job.uuid).seq) if jobs.is_held(connection, job) else None
             except DatabaseUnavailable:
                 continue
         return None
 
+    def _clean_after(self, drive: Drive) -> None:
+        """A call that had been given up came back after all: what it did there meanwhile is cleaned up, unless the instance lives there."""
+        host = drive.run.session.host if drive.run is not None else None
+        if drive.job.kind != "build_instance" or host is None:
+            return
+        LOG.warning("Job %s: a call to host %s that had been given up has ended; the host is cleaned of it", drive.job.uuid, host)
+        with self._db.write() as connection:
+            inputs = {"instance_uuid": drive.job.instance_uuid, "host": host}
+            jobs.post(connection, kind="clean_host", instance_uuid=None, inputs=inputs, request_id=drive.job.request_id)
+
     # --- One run -----------------------------------------------------------------------------------------------------------
 
-    def _run(self, job: Job) -> None:
+    def _run(self, drive: Drive) -> None:
+        job = drive.job
         if job.leases > self._conf.conductor.max_leases:
             self._park(job, f"It was leased {job.leases} times and never came to rest: it seems to crash its conductor.")
             return
         if job.kind in queries.QUERIES:
-            self._answer(job)
+            self._answer(drive)
             return
         try:
-            engine = self._load(job)
+            engine = self._load(drive)
         except (StoreUnavailable, LeaseLost, DatabaseUnavailable):
             raise
         except HullwrightError as error:
@@ -93,81 +131,82 @@ class Runner:
             LOG.exception("Job %s cannot be loaded", job.uuid)
             self._park(job, JobUnloadable(id=job.uuid, reason=f"{type(error).__name__}: {error}").text)
             return
-        failure = self._drive(job, engine)
-        self._settle(job, engine, failure)
+        assert drive.run is not None
+        session = drive.run.session
+        failure = self._drive(session, engine)
+        self._settle(session, engine, failure)
 
-    def _load(self, job: Job) -> Any:
+    def _load(self, drive: Drive) -> Any:
+        job = drive.job
         kind = catalog.KINDS.get(job.kind)
         if kind is None:
             raise JobUnloadable(id=job.uuid, reason=f"this version knows no jobs of kind {job.kind}")
-        path = catalog.path_of(kind.factory)
-        graph = self._graphs.get(path, kind.factory)
-        meta = {"factory": {"name": path, "args": [], "kwargs": {}}}
-        detail = self._store.open_job(job, job.kind, meta, scoped=graph.scoped, total_steps=graph.total_steps)
-        stored = detail.meta["factory"]["name"]
+        path, factory = catalog.path_of(kind.factory), kind.factory
+        session = FlowSession(self._db, job, job.kind, {"factory": {"name": path, "args": [], "kwargs": {}}})
+        stored = session.detail.meta["factory"]["name"]
         if stored != path:  # begun by an older or newer version: go on with the graph it was begun with
-            graph = self._graphs.get(stored, catalog.find(stored, job.uuid))
-            buffer = self._store.buffer(job.uuid)
-            buffer.scoped, buffer.total_steps = graph.scoped, graph.total_steps
-        run = RunContext(self._shared, job, lambda: self._lease_good(job))
-        engine = SerialEngine(graph, detail, self._store) if self._pool is None else ParallelEngine(graph, detail, self._store, self._pool)
+            path, factory = stored, catalog.find(stored, job.uuid)
+        graph = self._graphs.get(path, factory)
+        session.begin(graph.scoped, graph.total_steps)
+        run = RunContext(self._shared, session, lambda: self._lease_good(job), drive.given_up)
+        engine = SerialEngine(graph, session) if self._pool is None else ParallelEngine(graph, session, self._pool)
         # Inputs are in the job's row; nothing is injected into the store, where a crash between two writes would break the flow.
         inputs: dict[str, Any] = {"run": run}
         if job.kind == "build_instance":
             inputs["max_attempts"] = run.spec.max_attempts
-            self._remember_host(job, run)
+            if not session.is_new:
+                run.set_host(run.instance.host)  # after a crash the last attempt goes on where it was
         engine.compile()
         engine.storage.inject(inputs, transient=True)
+        drive.run = run
         return engine
 
-    def _remember_host(self, job: Job, run: RunContext) -> None:
-        """A build that goes on after a crash acts where its last attempt did."""
-        if not self._store.buffer(job.uuid).is_new:
-            run.set_host(run.instance.host)
-
-    def _drive(self, job: Job, engine: Any) -> Exception | None:
+    def _drive(self, session: FlowSession, engine: Any) -> Exception | None:
         """Run until the flow rests or is suspended; answers what it raised."""
         try:
             states = engine.run_iter()
             state = next(states)
             while True:
                 if state == flow_states.WAITING and self._pool is not None:
-                    self._store.flush(job.uuid)  # the engine is about to sleep: let what is done be known
+                    session.flush()  # the engine is about to sleep: let what is done be known
                 state = states.send(self._draining())
         except StopIteration:
             return None
         except Exception as error:  # noqa: BLE001  the steps' own failures come out here; the flow's state says what they mean
             return error
 
-    def _settle(self, job: Job, engine: Any, failure: Exception | None) -> None:
+    def _settle(self, session: FlowSession, engine: Any, failure: Exception | None) -> None:
+        goes_on = catalog.KINDS[session.job.kind].goes_on
         state = engine.storage.get_flow_state()
-        stuck_steps = [name for name, (atom, _) in _atom_states(engine).items() if atom == flow_states.REVERT_FAILURE]
+        stuck_steps = sorted(atom.name for atom in session.detail if atom.state == flow_states.REVERT_FAILURE)
         if state == flow_states.SUCCESS:
-            self._end(job, JobState.DONE)
-        elif stuck_steps and not catalog.KINDS[job.kind].goes_on:
+            self._end(session, JobState.DONE)
+        elif stuck_steps and not goes_on:
             evidence = "; ".join(f"{name}: {found.exception_str}" for name, found in engine.storage.get_revert_failures().items())
-            self._end(job, JobState.STUCK, error=f"Could not undo {', '.join(sorted(stuck_steps))}: {evidence}")
+            self._end(session, JobState.STUCK, error=f"Could not undo {', '.join(stuck_steps)}: {evidence}")
         elif state == flow_states.REVERTED or stuck_steps:
-            cause = _first_line(engine, failure)
-            if catalog.KINDS[job.kind].goes_on:
-                self._try_again(job, cause)
+            cause = _first_cause(engine, failure)
+            if goes_on:
+                self._try_again(session, cause)
             else:
-                self._end(job, JobState.REVERTED, error=cause)
+                self._end(session, JobState.REVERTED, error=cause)
         elif state in (flow_states.SUSPENDED, flow_states.SUSPENDING):
-            with self._store.transaction(job.uuid) as connection:
-                jobs.give_back(connection, job)
+            with session.transaction() as connection:
+                jobs.give_back(connection, session.job)
         else:
-            self._end(job, JobState.STUCK, error=f"The flow stopped in state {state}: {failure}")
+            self._end(session, JobState.STUCK, error=f"The flow stopped in state {state}: {failure}")
 
-    def _end(self, job: Job, state: JobState, error: str | None = None) -> None:
-        with self._store.transaction(job.uuid) as connection:
-            jobs.end(connection, job, state, error=error, progress=100 if state == JobState.DONE else self._store.buffer(job.uuid).progress)
+    def _end(self, session: FlowSession, state: JobState, error: str | None = None) -> None:
+        job, progress = session.job, 100 if state == JobState.DONE else session.progress
+        with session.transaction() as connection:
+            jobs.end(connection, job, state, error=error, progress=progress)
         if state == JobState.STUCK:
             LOG.error("Job %s (%s) is stuck: %s", job.uuid, job.kind, error)
 
-    def _try_again(self, job: Job, cause: str) -> None:
+    def _try_again(self, session: FlowSession, cause: str) -> None:
         """Work that must end: forget the flow, keep its history, and begin again after a while that grows with each failure."""
-        with self._store.transaction(job.uuid) as connection:
+        job = session.job
+        with session.transaction() as connection:
             failures = events.count(connection, job.uuid, step="", to_state=flow_states.REVERTED)
             pause = min(self._conf.conductor.retry_interval * 2 ** min(failures, 16), _LONGEST_RETRY_SECONDS)
             atoms.destroy_flow(connection, job.uuid)
@@ -176,29 +215,26 @@ class Runner:
 
     def _park(self, job: Job, reason: str) -> None:
         LOG.error("Job %s (%s) is parked: %s", job.uuid, job.kind, reason)
-        with self._shared.db.write() as connection:
+        with self._db.write() as connection:
             jobs.end(connection, job, JobState.STUCK, error=reason, progress=job.progress)
 
-    def _answer(self, job: Job) -> None:
+    def _answer(self, drive: Drive) -> None:
         """Run a question's function; its answer or error goes to the job's row, where the asker waits for it."""
+        job, result, state, error = drive.job, None, JobState.REVERTED, None
         try:
-            result = queries.QUERIES[job.kind](self._shared, job.inputs)
-            state, error = JobState.DONE, None
+            if "" in drive.given_up:
+                raise HypervisorTimeout(host="?", step=job.kind, seconds=drive.given_up[""])
+            result, state = queries.QUERIES[job.kind](self._shared, job.inputs), JobState.DONE
         except HullwrightError as failed:
-            result, state, error = None, JobState.REVERTED, failed.text
+            error = failed.text
         except Exception as failed:
             LOG.exception("Question %s (%s) failed", job.uuid, job.kind)
-            result, state, error = None, JobState.REVERTED, f"{type(failed).__name__}: {failed}"
-        with self._shared.db.write() as connection:
+            error = f"{type(failed).__name__}: {failed}"
+        with self._db.write() as connection:
             jobs.end(connection, job, state, result=result, error=error)
 
 
-def _atom_states(engine: Any) -> dict[str, tuple[str, str]]:
-    names = [atom.name for atom in engine.storage._flowdetail]
-    return engine.storage.get_atoms_states(names)  # type: ignore[no-any-return]
-
-
-def _first_line(engine: Any, failure: Exception | None) -> str:
+def _first_cause(engine: Any, failure: Exception | None) -> str:
     for step, found in engine.storage.get_execute_failures().items():
         return f"{step}: {found.exception_str}"
     return str(failure or "undone")

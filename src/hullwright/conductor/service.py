@@ -10,22 +10,22 @@ import logging
 import signal
 import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import hullwright
 from hullwright.conductor.heartbeat import Heartbeat
 from hullwright.conductor.hosts import HostMonitor
-from hullwright.conductor.runner import Runner
+from hullwright.conductor.runner import Drive, Runner
 from hullwright.conf import database as database_options
 from hullwright.drivers.registry import Drivers
 from hullwright.flows.context import Shared
 from hullwright.objects.builds import Job
+from hullwright.objects.errors import LeaseLost
 from hullwright.persistence import jobs
 from hullwright.persistence.database import Database, DatabaseUnavailable
 from hullwright.persistence.images import SqlImageStore
 from hullwright.persistence.ports import SqlPortStore
-from hullwright.persistence.store import FlowStore
 from hullwright.persistence.volumes import SqlVolumeStore
 from hullwright.persistence.wakeup import Wakeup
 from hullwright.scheduler.select import Scheduler
@@ -44,9 +44,8 @@ class Conductor:
         self._stopping = threading.Event()
         self._wakeup = Wakeup(db, conf.state_path)
         drivers = Drivers(conf, ports=SqlPortStore(db), volumes=SqlVolumeStore(db), images=SqlImageStore(db))
-        self.shared = Shared(db, FlowStore(db), drivers, Scheduler(db, conf), conf)
+        self.shared = Shared(db, drivers, Scheduler(db, conf), conf)
         self._heartbeat = Heartbeat(db, self._options.lease_seconds, hullwright.__version__, self._on_lease_lost)
-        self._threads = ThreadPoolExecutor(self._options.max_concurrent_jobs, thread_name_prefix="job")
         self._step_pool = (
             ThreadPoolExecutor(self._options.max_concurrent_jobs * _PARALLEL_STEPS, thread_name_prefix="step")
             if self._options.engine == "parallel"
@@ -58,7 +57,7 @@ class Conductor:
             draining=self._stopping.is_set,
             pool=self._step_pool,
         )
-        self._running: dict[Future[None], Job] = {}
+        self._driving: dict[str, Drive] = {}  # by the job's uuid
         self._hosts = HostMonitor(db, conf, drivers.virt)
         self._look_for_orphans_at = 0.0
 
@@ -97,8 +96,8 @@ class Conductor:
     # --- Work --------------------------------------------------------------------------------------------------------------
 
     def _serve_once(self) -> None:
-        """Lease what there is room for, then sleep until woken."""
-        free = self._options.max_concurrent_jobs - len(self._running)
+        """Lease what there is room for, look after what hangs, then sleep until woken."""
+        free = self._options.max_concurrent_jobs - len(self._driving)
         leased = 0
         if free > 0:
             try:
@@ -106,6 +105,7 @@ class Conductor:
             except DatabaseUnavailable as error:
                 LOG.warning("Cannot look for jobs: %s", error)
                 self._stopping.wait(0.5)
+        self._give_up_hung_calls()
         if leased == 0 or leased == free:
             self._wakeup.wait(self._options.poll_interval)
 
@@ -125,27 +125,59 @@ class Conductor:
         for job in batch:
             if job.leases > 1:
                 LOG.info("Taking up job %s (%s), lease %d", job.uuid, job.kind, job.leases)
-            future = self._threads.submit(self._runner.run, job)
-            self._running[future] = job
-            future.add_done_callback(self._on_done)
+            self._start(Drive(job))
         return len(batch)
 
-    def _on_done(self, future: Future[None]) -> None:
-        job = self._running.pop(future, None)
-        error = future.exception()
-        if error is not None:
-            LOG.error("Job %s left its runner by %s", job.uuid if job else "?", type(error).__name__, exc_info=error)
-        # A place is free, and the job may have been in the way of the next one of its instance.
-        self._wakeup.poke_self()
+    def _start(self, drive: Drive) -> None:
+        """Give the job a thread. A daemon: one that hangs in a call must not keep the process from ending."""
+        self._driving[drive.job.uuid] = drive
+        threading.Thread(target=self._run_job, args=(drive,), name=f"job-{drive.job.id}", daemon=True).start()
+
+    def _run_job(self, drive: Drive) -> None:
+        try:
+            self._runner.run(drive)
+        except BaseException:
+            LOG.exception("Job %s left its runner", drive.job.uuid)
+        finally:
+            if self._driving.get(drive.job.uuid) is drive:
+                del self._driving[drive.job.uuid]
+            # A place is free, and the job may have been in the way of the next one of its instance.
+            self._wakeup.poke_self()
+
+    # --- Deadlines ---------------------------------------------------------------------------------------------------------
+
+    def _limit(self, step: str) -> float:
+        """Seconds that a step may go without progress."""
+        return float(self._options.step_timeouts.get(step, self._options.step_timeout))
+
+    def _give_up_hung_calls(self) -> None:
+        for drive in list(self._driving.values()):
+            late = drive.overdue(self._limit)
+            if late is not None:
+                self._give_up(drive, *late)
+
+    def _give_up(self, drive: Drive, step: str, seconds: float) -> None:
+        """Take the job from a thread that hangs: raise the fence, shut the thread's doors, go on in another thread."""
+        LOG.error("Job %s: step %s has hung for %.0f s and is given up", drive.job.uuid, step or drive.job.kind, seconds)
+        try:
+            with self._db.write() as connection:
+                job = jobs.take_again(connection, drive.job)
+        except (DatabaseUnavailable, LeaseLost) as error:
+            LOG.warning("Job %s cannot be taken from its thread now: %s", drive.job.uuid, error)
+            return
+        drive.abandon()
+        self._start(Drive(job, given_up={step: seconds}))
+
+    # --- Ending ------------------------------------------------------------------------------------------------------------
 
     def _drain(self) -> None:
-        LOG.info("Conductor %s drains %d job(s)", self._heartbeat.id, len(self._running))
+        LOG.info("Conductor %s drains %d job(s)", self._heartbeat.id, len(self._driving))
         deadline = time.monotonic() + self._options.drain_timeout
-        while self._running and time.monotonic() < deadline:
+        while self._driving and time.monotonic() < deadline:
             self._wakeup.wait(0.2)
-        for job in list(self._running.values()):
-            LOG.warning("Job %s (%s) is left to others: a step did not end in time", job.uuid, job.kind)
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for drive in list(self._driving.values()):
+            LOG.warning("Job %s (%s) is left to others: a step did not end in time", drive.job.uuid, drive.job.kind)
+            drive.abandon()
         if self._step_pool is not None:
             self._step_pool.shutdown(wait=False, cancel_futures=True)
         self._hosts.stop()

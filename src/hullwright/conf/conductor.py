@@ -40,6 +40,24 @@ OPTS = [
         "parked as stuck with its evidence, for an operator to look at.",
     ),
     cfg.FloatOpt(
+        "step_timeout",
+        default=600.0,
+        min=0.1,
+        help="Seconds that a step may go without progress. Then its call is given up, the step is undone and the build moves to another "
+        "host. A step that tells progress, as an image's transfer does, may take longer in all.",
+    ),
+    cfg.DictOpt(
+        "step_timeouts",
+        default={"spawn": "300", "plug_network": "120"},
+        help="Other limits for single steps, in seconds: name:seconds, separated by commas.",
+    ),
+    cfg.FloatOpt(
+        "build_timeout",
+        default=3600.0,
+        min=0.0,
+        help="Seconds that a build may take in all, from the request on; then it is undone and ends in ERROR. 0: as long as it takes.",
+    ),
+    cfg.FloatOpt(
         "drain_timeout",
         default=60.0,
         min=0.0,

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from typing import Any
 
 from sqlalchemy.engine import Connection
@@ -20,24 +21,25 @@ from hullwright.drivers.registry import Drivers
 from hullwright.drivers.virt.contract import VirtDriver
 from hullwright.drivers.volume.contract import VolumeDriver
 from hullwright.objects.builds import Job
-from hullwright.objects.errors import LeaseLost
+from hullwright.objects.errors import BuildTimedOut, HypervisorTimeout, LeaseLost
 from hullwright.objects.hosts import HostRef
 from hullwright.objects.instances import Instance, RequestSpec
 from hullwright.persistence import events, hosts, instances
 from hullwright.persistence.database import Database, now
-from hullwright.persistence.store import FlowStore
+from hullwright.persistence.session import FlowSession
 from hullwright.scheduler.select import Scheduler
 
 _PROGRESS_EVERY_SECONDS = 0.5
 _HOST_REF_SECONDS = 5.0  # how long a host's address may be out of date
+_DEADLINE_GRACE_SECONDS = 2.0  # a step that is alive ends by itself at its next door
+_current_step: ContextVar[str] = ContextVar("current_step", default="")
 
 
 class Shared:
     """What all jobs of a conductor share."""
 
-    def __init__(self, db: Database, store: FlowStore, drivers: Drivers, scheduler: Scheduler, conf: Any) -> None:
+    def __init__(self, db: Database, drivers: Drivers, scheduler: Scheduler, conf: Any) -> None:
         self.db = db
-        self.store = store
         self.drivers = drivers
         self.scheduler = scheduler
         self.conf = conf
@@ -61,15 +63,23 @@ class Shared:
 class RunContext:
     """One job's context."""
 
-    def __init__(self, shared: Shared, job: Job, lease_good: Callable[[], bool]) -> None:
-        """`lease_good`: whether, by this process's own clock, the conductor's lease still holds."""
+    def __init__(
+        self, shared: Shared, session: FlowSession, lease_good: Callable[[], bool], given_up: Mapping[str, float] | None = None
+    ) -> None:
+        """`lease_good`: whether, by this process's own clock, the conductor's lease still holds. `given_up`: step -> seconds after which
+        its last run was given up; the first door it goes to stays shut, as if the host did not answer.
+        """
         self.shared = shared
         self.db = shared.db
         self.conf = shared.conf
         self.scheduler = shared.scheduler
-        self.job = job
-        self.undoing = False  # set while a revert runs: an undo does not heed a cancel
+        self.session = session
+        self.job: Job = session.job
+        self.undoing = False  # set while a revert runs: an undo heeds neither a cancel nor the build's deadline
         self._lease_good = lease_good
+        self._given_up = dict(given_up or {})
+        self._begun: dict[str, float] = {}  # step under way -> monotonic time of its beginning, or of its last progress
+        self._done: dict[str, int] = {}
         self._instance: Instance | None = None
         self._guest_name: str | None = None
         self._told_at: dict[str, float] = {}
@@ -115,18 +125,17 @@ class RunContext:
         Raises: LeaseLost, BuildCancelled, StoreUnavailable.
         """
         self._check_lease()
-        with self.shared.store.transaction(self.job.uuid, heed_cancel=not self.undoing) as connection:
+        self._check_deadline()
+        with self.session.transaction(heed_cancel=not self.undoing) as connection:
             yield connection
 
     def write_later(self, write: Callable[[Connection], None]) -> None:
         """Have `write` done in the transaction of the next door. For what must be written before anybody acts, and cannot fail."""
-        buffer = self.shared.store.buffer(self.job.uuid)
-        with buffer.lock:
-            buffer.later.append(write)
+        self.session.write_later(write)
 
     def virt(self, host: str) -> VirtDriver:
         """The hypervisor of a host."""
-        self._act()
+        self._act(host)
         return self.shared.drivers.virt(self.host_ref(host))
 
     @property
@@ -146,23 +155,53 @@ class RunContext:
         """The image service; it is only read from, so it needs no proof."""
         return self.shared.drivers.image
 
-    def _act(self) -> None:
+    def _act(self, host: str | None = None) -> None:
         self._check_lease()
-        self.shared.store.flush(self.job.uuid, heed_cancel=not self.undoing)
+        step = _current_step.get()
+        if step in self._given_up:
+            raise HypervisorTimeout(host=host or self.session.host or self.instance.host, step=step, seconds=self._given_up.pop(step))
+        self._check_deadline()
+        self.session.flush(heed_cancel=not self.undoing)
 
     def _check_lease(self) -> None:
         if not self._lease_good():
             raise LeaseLost(f"job {self.job.uuid}: the heartbeat of its conductor has lapsed")
 
+    def _check_deadline(self) -> None:
+        deadline_at = self.job.deadline_at
+        if deadline_at is not None and not self.undoing and now() > deadline_at:
+            raise BuildTimedOut(instance=self.job.instance_uuid, seconds=round(deadline_at - self.job.created_at))
+
+    # --- Being watched -----------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def doing(self, step: str, *, undoing: bool) -> Iterator[None]:
+        """Mark that this thread is in a step; the conductor watches how long."""
+        self.undoing = undoing
+        self._begun[step] = time.monotonic()
+        token = _current_step.set(step)
+        try:
+            yield
+        finally:
+            _current_step.reset(token)
+            self._begun.pop(step, None)
+            self.session.ended_at[step] = now()
+
+    def overdue(self, limit: Callable[[str], float]) -> tuple[str, float] | None:
+        """A step that has shown no progress for longer than its limit, or is at it when the build's time is over; and for how long."""
+        deadline_at = self.job.deadline_at
+        is_late = deadline_at is not None and not self.undoing and now() > deadline_at + _DEADLINE_GRACE_SECONDS
+        for step, begun in list(self._begun.items()):
+            seconds = time.monotonic() - begun
+            if seconds > limit(step) or (is_late and seconds > _DEADLINE_GRACE_SECONDS):
+                return step, seconds
+        return None
+
     # --- Telling ---------------------------------------------------------------------------------------------------------
 
     def set_host(self, host: str | None) -> None:
         """Say where the present attempt acts; its events carry the name."""
-        self.shared.store.buffer(self.job.uuid).host = host
-
-    def note_end(self, step: str) -> None:
-        """Remember when a step really ended, for its event."""
-        self.shared.store.buffer(self.job.uuid).ended_at[step] = now()
+        self.session.host = host
 
     def progress(self, step: str, done: int, total: int, unit: str = "bytes") -> None:
         """Tell how far a long step is. Written twice a second at most; stops the step when the job was cancelled or lost.
@@ -170,6 +209,9 @@ class RunContext:
         Raises: LeaseLost, BuildCancelled, StoreUnavailable.
         """
         moment = time.monotonic()
+        if done > self._done.get(step, -1):
+            self._done[step] = done
+            self._begun[step] = moment
         if done < total and moment - self._told_at.get(step, 0.0) < _PROGRESS_EVERY_SECONDS:
             return
         self._told_at[step] = moment

@@ -43,9 +43,9 @@ def _guarded_execute(execute: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(execute)
     def guarded(self: Step, run: Any, **kwargs: Any) -> Any:
-        run.undoing = False
         try:
-            result = execute(self, run=run, **kwargs)
+            with run.doing(self.name, undoing=False):
+                result = execute(self, run=run, **kwargs)
             size_bytes = len(orjson.dumps(result))
         except DatabaseUnavailable as error:
             raise StoreUnavailable(error.text) from error  # the step goes on when the database is back; nothing is undone for that
@@ -55,8 +55,6 @@ def _guarded_execute(execute: Callable[..., Any]) -> Callable[..., Any]:
         except Exception as error:
             LOG.exception("Job %s, step %s failed", run.job.uuid, self.name)
             raise StepFailed(step=self.name, error=type(error).__name__, reason=str(error)) from None
-        finally:
-            run.note_end(self.name)
         if size_bytes > _MAX_RESULT_BYTES:
             raise BuildAbortException(instance=run.job.instance_uuid, reason=f"{self.name} returned {size_bytes} bytes")
         return result
@@ -69,9 +67,9 @@ def _guarded_revert(revert: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(revert)
     def guarded(self: Step, run: Any, **kwargs: Any) -> Any:
-        run.undoing = True
         try:
-            return revert(self, run=run, **kwargs)
+            with run.doing(self.name, undoing=True):
+                return revert(self, run=run, **kwargs)
         except DatabaseUnavailable as error:
             raise StoreUnavailable(error.text) from error
         except HullwrightError as error:

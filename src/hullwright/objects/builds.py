@@ -32,6 +32,7 @@ class Job(Record):
     started_at: float | None = None
     finished_at: float | None = None
     not_before: float = 0.0
+    deadline_at: float | None = None  # a build that is not done by then is undone
 
 
 @dataclass(frozen=True, slots=True)

@@ -315,6 +315,13 @@ class UnexpectedDeletingTaskStateError(UnexpectedTaskStateError):
     """The user deleted the instance meanwhile; delete wins."""
 
 
+class BuildTimedOut(BuildAbortException):
+    """The build did not end in the time that it has."""
+
+    message = "Build of instance {instance} did not end within {seconds} s"
+    hint = "See the build's timeline for where the time went; [conductor] build_timeout says how long builds may take."
+
+
 class BuildCancelled(HullwrightError):
     """The user deleted the instance while it was being built: undo, quietly."""
 
@@ -329,6 +336,13 @@ class HypervisorUnavailable(Reschedulable, Unavailable):
 
     message = "Hypervisor of host {host} cannot be reached: {reason}"
     hint = "Check that libvirtd runs there and that the host's URI is right."
+
+
+class HypervisorTimeout(HypervisorUnavailable):
+    """A call to the host's hypervisor never came back."""
+
+    message = "Host {host} did not answer within {seconds:.0f} s (step {step})"
+    hint = "Check the host's libvirtd and storage; raise [conductor] step_timeouts if such a step may take longer."
 
 
 class HypervisorError(Reschedulable):

@@ -27,8 +27,25 @@ class Host(Record):
     silent_seconds: float = 0.0  # from that question to the latest one without an answer
     facts: HostFacts | None = None
     failed_builds: int = 0  # since the last success
+    failed_step: str | None = None  # of the latest failed build
+    failed_in_step: int = 0  # builds in a row that failed at that step
+    quarantined_at: float | None = None  # None: it is not in quarantine
+    quarantine_reason: str | None = None  # for operators
+    probed_at: float | None = None  # when its latest probe began; at first when the quarantine did
     error: str | None = None  # why it did not answer, when it did not
     created_at: float = 0.0
+
+    @property
+    def takes_builds(self) -> bool:
+        """Whether neither an operator nor its failed builds keep builds from it. It may be down all the same."""
+        return self.enabled and self.quarantined_at is None
+
+    @property
+    def idle_reason(self) -> str | None:
+        """Why it takes no builds: what the operator said, or that it is in quarantine."""
+        if not self.enabled:
+            return self.disabled_reason
+        return None if self.quarantined_at is None else f"quarantined: {self.quarantine_reason}"
 
 
 class Asked(Protocol):

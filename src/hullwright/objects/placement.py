@@ -16,6 +16,7 @@ class Rejection(Record):
     reason: str  # "lack 4096 MB memory", "already tried: libvirt: ..."
     count: int
     hosts: tuple[str, ...] = ()  # a sample, for admins
+    details: tuple[str, ...] = ()  # what more is known of those hosts, for admins
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,8 @@ class Selection(Record):
     host_id: int
     alternates: tuple[str, ...] = ()
     alternate_ids: tuple[int, ...] = ()
+    # The host is in quarantine, and this would be its probe: unless another one began after this time (seconds since the epoch).
+    probe_before: float | None = None
     report: PlacementReport | None = None
 
 

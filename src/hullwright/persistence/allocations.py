@@ -35,6 +35,12 @@ _drop = (
     .where(allocations.c.instance_uuid == sa.bindparam("b_instance_uuid"))
     .returning(allocations.c.host_id, allocations.c.resource_class, allocations.c.amount)
 )
+# Of those who want to be a quarantined host's probe, one finds the latest probe long enough ago.
+_take_probe = (
+    sa.update(hosts)
+    .where(hosts.c.id == sa.bindparam("b_host_id"), hosts.c.probed_at <= sa.bindparam("b_before"))
+    .values(probed_at=sa.bindparam("b_now"))
+)
 _held = sa.select(allocations).where(allocations.c.instance_uuid == sa.bindparam("b_instance_uuid"))
 
 
@@ -46,11 +52,13 @@ def claim(
     resources: Mapping[str, int],
     job_uuid: str | None = None,
     or_keep_on: Collection[int] = (),
+    probe_before: float | None = None,
 ) -> int:
     """Claim `resources` (resource class -> amount) of a host for an instance, all or nothing, in the caller's write transaction.
 
     The same claim found again is success. A claim on another host (or of another size) is given back in the same transaction,
     so that an instance never holds two; unless it is on one of the hosts `or_keep_on`: then it stays where it is.
+    `probe_before`: the host is in quarantine and may be had only as its probe, when the latest one began no later than that.
     When this raises, the transaction is as it was, and another host may be claimed in it; only what the instance held
     elsewhere stays given back.
 
@@ -72,16 +80,21 @@ def claim(
     ]
     # One order of rows for everybody, and a savepoint that frees them when the host is left: no two claims can deadlock.
     conn.exec_driver_sql("SAVEPOINT claim")
-    if _update_used(conn, _take, host_id, resources) == len(rows) and insert_those_absent(conn, allocations, rows) == len(rows):
+    may_go = probe_before is None or _begin_probe(conn, host_id, probe_before)
+    if (
+        may_go
+        and _update_used(conn, _take, host_id, resources) == len(rows)
+        and insert_those_absent(conn, allocations, rows) == len(rows)
+    ):
         return host_id
     conn.exec_driver_sql("ROLLBACK TO SAVEPOINT claim")
     held = held_by(conn, instance_uuid)
     if held is None:
-        raise _unavailable(conn, host_id, resources)
+        raise _unavailable(conn, host_id, resources, "it was full a moment ago" if may_go else "another build probes it")
     if held.resources == dict(resources) and held.host_id in {host_id, *or_keep_on}:
         return held.host_id
     release(conn, instance_uuid)
-    return claim(conn, instance_uuid=instance_uuid, host_id=host_id, resources=resources, job_uuid=job_uuid)
+    return claim(conn, instance_uuid=instance_uuid, host_id=host_id, resources=resources, job_uuid=job_uuid, probe_before=probe_before)
 
 
 def release(conn: Connection, instance_uuid: str) -> None:
@@ -117,8 +130,12 @@ def _update_used(conn: Connection, statement: sa.Update, host_id: int, resources
     return conn.execute(statement, parameters).rowcount
 
 
-def _unavailable(conn: Connection, host_id: int, resources: Mapping[str, int]) -> ComputeResourcesUnavailable:
-    """Say what is missing. Read after the fact: when room came back in between, it says that the host was full."""
+def _begin_probe(conn: Connection, host_id: int, before: float) -> bool:
+    return conn.execute(_take_probe, {"b_host_id": host_id, "b_before": before, "b_now": now()}).rowcount == 1
+
+
+def _unavailable(conn: Connection, host_id: int, resources: Mapping[str, int], otherwise: str) -> ComputeResourcesUnavailable:
+    """Say what is missing. Read after the fact: when nothing is (room came back in between), it says `otherwise`."""
     host = conn.execute(sa.select(hosts.c.name).where(hosts.c.id == host_id)).scalar()
     query = sa.select(inventories).where(inventories.c.host_id == host_id)
     found = {row.resource_class: row for row in conn.execute(query)}
@@ -133,4 +150,4 @@ def _unavailable(conn: Connection, host_id: int, resources: Mapping[str, int]) -
         free = int(usable * row.allocation_ratio) - row.used
         if amount > min(free, usable):
             lacks.append(f"{asked} asked, {max(min(free, usable), 0)} free")
-    return ComputeResourcesUnavailable(host=host or "?", reason=", ".join(lacks) or "it was full a moment ago")
+    return ComputeResourcesUnavailable(host=host or "?", reason=", ".join(lacks) or otherwise)

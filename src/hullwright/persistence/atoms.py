@@ -146,6 +146,37 @@ def load_one(connection: Connection, uuid: str) -> models.AtomDetail:
     return _detail(row)
 
 
+def flow_row(detail: models.FlowDetail) -> dict[str, Any]:
+    """A flow's row, without a book."""
+    return {"uuid": detail.uuid, "name": detail.name, "state": detail.state, "meta": detail.meta}
+
+
+def save_flow(connection: Connection, detail: models.FlowDetail, *, ignore_missing: bool) -> None:
+    """Replace a flow's state and have its atoms.
+
+    Raises: taskflow.exceptions.NotFound, unless `ignore_missing`: then it is inserted.
+    """
+    changed = connection.execute(sa.update(flows).where(flows.c.uuid == detail.uuid).values(state=detail.state, meta=detail.meta))
+    if changed.rowcount == 0:
+        if not ignore_missing:
+            raise not_found("flow", detail.uuid)
+        connection.execute(sa.insert(flows), flow_row(detail))
+    save(connection, detail.uuid, list(detail))
+
+
+def load_flow(connection: Connection, uuid: str, *, with_atoms: bool = True) -> models.FlowDetail | None:
+    """A flow, with its atoms unless told otherwise; None when there is none."""
+    row = connection.execute(sa.select(flows).where(flows.c.uuid == uuid)).mappings().first()
+    if row is None:
+        return None
+    detail = models.FlowDetail(row["name"], uuid)
+    detail.state, detail.meta = row["state"], row["meta"] or {}
+    if with_atoms:
+        for atom in load_for_flow(connection, uuid):
+            detail.add(atom)
+    return detail
+
+
 def save_book(connection: Connection, book: models.LogBook) -> models.LogBook:
     """Insert or replace a book, its flows and their atoms."""
     columns = {"uuid": book.uuid, "name": book.name, "meta": book.meta, "created_at": now(), "updated_at": now()}

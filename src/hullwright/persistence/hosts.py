@@ -20,6 +20,9 @@ from hullwright.persistence.models.hosts import allocations, hosts, inventories
 
 _host_columns = [hosts.c[name] for name in Host.__dataclass_fields__]
 _next_generation = {"generation": hosts.c.generation + 1}
+_NO_FAILURES = {"failed_builds": 0, "failed_step": None, "failed_in_step": 0}
+_NO_QUARANTINE = {"quarantined_at": None, "quarantine_reason": None, "probed_at": None}
+_REASON_MAX = 1000  # characters
 
 
 def _host(row: Any) -> Host:
@@ -91,11 +94,11 @@ def remove(conn: Connection, name: str) -> None:
 
 
 def enable(conn: Connection, name: str) -> None:
-    """Let builds go there again.
+    """Let builds go there again: what an operator disabled, and what failed builds put into quarantine.
 
     Raises: HostNotFound.
     """
-    _change(conn, name, enabled=True, disabled_reason=None)
+    _change(conn, name, enabled=True, disabled_reason=None, **_NO_FAILURES, **_NO_QUARANTINE)
 
 
 def disable(conn: Connection, name: str, reason: str | None = None) -> None:
@@ -188,10 +191,33 @@ def set_inventory(conn: Connection, host_id: int, wanted: Iterable[Inventory]) -
 # --- What builds say --------------------------------------------------------------------------------------------------
 
 
-def count_build(conn: Connection, name: str, failed: bool) -> None:
-    """Count a build that failed there; one that succeeded sets the count back."""
+def count_build(
+    conn: Connection, name: str, failed: bool, step: str | None = None, reason: str | None = None, threshold: int = 0
+) -> bool:
+    """Count a build that failed there at `step`; one that succeeded sets the counts back and ends a quarantine.
+
+    `threshold`: so many failures in a row at the same step put the host into quarantine; 0: none do.
+    Returns whether the host went into quarantine, or left it, by this.
+    """
     this_one = sa.update(hosts).where(hosts.c.name == name)
-    if failed:
-        conn.execute(this_one.values(failed_builds=hosts.c.failed_builds + 1))
-    else:
-        conn.execute(this_one.where(hosts.c.failed_builds != 0).values(failed_builds=0))
+    if not failed:
+        had_failures = conn.execute(this_one.where(hosts.c.failed_builds != 0).values(_NO_FAILURES)).rowcount
+        return bool(had_failures) and _end_quarantine(conn, name)
+    counts = {
+        "failed_builds": hosts.c.failed_builds + 1,
+        "failed_step": step,
+        "failed_in_step": sa.case((hosts.c.failed_step == step, hosts.c.failed_in_step + 1), else_=1),
+    }
+    found = conn.execute(this_one.values(counts).returning(hosts.c.failed_in_step, hosts.c.quarantined_at)).first()
+    if found is None or not threshold or found.failed_in_step < threshold or found.quarantined_at is not None:
+        return False
+    told = f"{found.failed_in_step} builds in a row failed at {step}; the last one: {reason or 'no reason given'}"[:_REASON_MAX]
+    at = now()
+    values = {"quarantined_at": at, "quarantine_reason": told, "probed_at": at}
+    conn.execute(this_one.values(values | _next_generation))
+    return True
+
+
+def _end_quarantine(conn: Connection, name: str) -> bool:
+    left = sa.update(hosts).where(hosts.c.name == name, hosts.c.quarantined_at.is_not(None))
+    return conn.execute(left.values(_NO_QUARANTINE | _next_generation)).rowcount > 0

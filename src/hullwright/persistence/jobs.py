@@ -53,6 +53,7 @@ def new_row(
     not_before: float = 0.0,
     uuid: str | None = None,
     board: str = BOARD,
+    deadline_at: float | None = None,
 ) -> dict[str, Any]:
     """A row for `post_rows`. `inputs` are JSON and hold no secrets: they are stored and shown."""
     return {
@@ -66,6 +67,7 @@ def new_row(
         "rank": rank,
         "not_before": not_before,
         "created_at": now(),
+        "deadline_at": deadline_at,
     }
 
 
@@ -202,6 +204,17 @@ def _taken_by(owner: str) -> dict[str, Any]:
         "leases": jobs.c.leases + 1,
         "started_at": sa.func.coalesce(jobs.c.started_at, now()),
     }
+
+
+def take_again(connection: Connection, job: Job) -> Job:
+    """Raise the fence of a job that we hold, so that the thread which drove it so far can do nothing more.
+
+    Raises: LeaseLost.
+    """
+    statement = sa.update(jobs).where(jobs.c.id == job.id, jobs.c.owner == job.owner, jobs.c.fence == job.fence)
+    if connection.execute(statement.values(fence=jobs.c.fence + 1)).rowcount != 1:
+        raise LeaseLost(f"job {job.uuid}: fence {job.fence} is not {job.owner}'s any more")
+    return get(connection, job.uuid)
 
 
 # Every barrier of every step proves the lease: built once. None leaves a figure as it is.

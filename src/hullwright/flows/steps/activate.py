@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from hullwright.flows import host_failures
 from hullwright.flows.context import RunContext
 from hullwright.flows.step import Step
 from hullwright.objects.states import AttemptState, PowerState, TaskState, VmState
-from hullwright.persistence import actions, attempts, hosts, instances
+from hullwright.persistence import actions, attempts, instances
 from hullwright.persistence.database import now
 
 
@@ -35,7 +36,7 @@ class Activate(Step):
             )
             attempts.end(connection, run.job.uuid, attempt, AttemptState.SUCCEEDED)
             actions.finish(connection, run.job.uuid, failed=False)
-            hosts.count_build(connection, host, failed=False)
+            host_failures.clear(connection, host)
 
     def revert(self, run: RunContext, **kwargs: Any) -> None:
         """Nothing."""

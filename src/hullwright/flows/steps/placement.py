@@ -7,13 +7,14 @@ from typing import Any, ClassVar
 
 from sqlalchemy.engine import Connection
 
+from hullwright.flows import host_failures
 from hullwright.flows.context import RunContext
 from hullwright.flows.failures import cause_of
 from hullwright.flows.step import Step
 from hullwright.objects.errors import ComputeResourcesUnavailable, InstanceNotFound, NoValidHost, UnexpectedTaskStateError
 from hullwright.objects.placement import PlacementReport, Selection
 from hullwright.objects.states import AttemptState, TaskState
-from hullwright.persistence import allocations, attempts, hosts, instances
+from hullwright.persistence import allocations, attempts, instances
 from hullwright.scheduler.claim import claim_first
 
 _CLAIM_TRIES = 10  # how often hosts are chosen anew when all chosen ones were taken by others meanwhile
@@ -55,6 +56,7 @@ class SelectHost(Step):
             "host_id": selection.host_id,
             "alternates": list(selection.alternates),
             "alternate_ids": list(selection.alternate_ids),
+            "probe_before": selection.probe_before,
         }
 
     def revert(self, run: RunContext, attempt: int, flow_failures: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
@@ -68,7 +70,7 @@ class SelectHost(Step):
             attempts.end(connection, run.job.uuid, attempt, state, step=cause.step, error=cause.error, reason=cause.message)
             host = made[0].host if made else None
             if host is not None and made[0].state == AttemptState.RUNNING and cause.is_hosts:
-                hosts.count_build(connection, host, failed=True)
+                host_failures.count(run, connection, host, cause)
 
 
 def _tried(run: RunContext, attempt: int) -> dict[str, str]:
@@ -94,6 +96,7 @@ class Claim(Step):
             host_id=selection["host_id"],
             alternates=tuple(selection["alternates"]),
             alternate_ids=tuple(selection["alternate_ids"]),
+            probe_before=selection.get("probe_before"),
         )
         for _ in range(_CLAIM_TRIES):
             try:

@@ -33,7 +33,13 @@ hosts = Table(
     Column("availability_zone", String(255), nullable=False, default="nova"),
     Column("facts", Json),  # HostFacts
     Column("failed_builds", Integer, nullable=False, default=0),
-    # Grows with each change of the columns above, `failed_builds` apart: a scheduler rereads only the hosts that changed.
+    Column("failed_step", String(64)),  # of the latest failed build
+    Column("failed_in_step", Integer, nullable=False, default=0),  # builds in a row that failed at that step
+    time_column("quarantined_at", nullable=True),
+    Column("quarantine_reason", Text),
+    # When its latest probe began, and at first when the quarantine did: the next probe is due an interval later.
+    time_column("probed_at", nullable=True),
+    # Grows with each change of the columns above; `failed_...` and `probed_at` apart: a scheduler rereads only the hosts that changed.
     Column("generation", Integer, nullable=False, default=0),
     Column("error", Text),  # why it did not answer, when it did not
     time_column("checked_at"),  # when a conductor last took it on itself to ask

@@ -41,6 +41,7 @@ jobs = Table(
     time_column("started_at", nullable=True),
     time_column("finished_at", nullable=True),
     time_column("not_before"),
+    time_column("deadline_at", nullable=True),
     Index("ix_jobs_instance", "instance_uuid", "id"),
     # Only open jobs are in it: looking for work does not grow with the work done.
     Index(

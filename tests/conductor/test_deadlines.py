@@ -1,0 +1,131 @@
+"""Deadlines: a call that never comes back is given up, undone and moved; when it does come back it does no harm."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hullwright.conductor.client import QueryFailed
+from hullwright.objects.states import AttemptState, JobState, VmState
+from hullwright.persistence import attempts, faults, jobs
+from support import invariants
+from support.house import House
+
+
+@pytest.fixture
+def impatient(tmp_path: Path) -> Any:
+    """A house whose steps may take half a second."""
+    made = House(tmp_path, conductor={"step_timeout": 0.5, "step_timeouts": {}, "poll_interval": 0.1})
+    yield made
+    made.close()
+
+
+def _attempts(house: House, instance: str) -> Any:
+    with house.db.read() as connection:
+        job = jobs.latest(connection, instance, "build_instance")
+        assert job is not None
+        return attempts.list_for(connection, job.uuid)
+
+
+def _hang(house: House, host: str, operation: str, **more: Any) -> None:
+    house.faults(host, {"operation": operation, "hang": True, **more})
+
+
+@pytest.mark.parametrize("operation", ["spawn", "ensure_image"])
+def test_a_build_leaves_a_host_whose_call_never_comes_back(impatient: House, operation: str) -> None:
+    house = impatient
+    house.add_host("h1", memory_mb=3_000_000)  # preferred
+    house.add_host("h2")
+    _hang(house, "h1", operation, when="before")
+    image = house.add_image() if operation == "ensure_image" else None
+    with house.conductor():
+        (uuid,) = house.create(image_id=image)
+        house.wait(lambda: house.get(uuid).vm_state == VmState.ACTIVE)
+        assert house.get(uuid).host == "h2"
+        first, second = _attempts(house, uuid)
+        assert (first.host, first.state, first.error) == ("h1", AttemptState.FAILED, "HypervisorTimeout")
+        assert "did not answer within" in first.reason
+        assert second.host == "h2"
+        house.faults("h1")  # the call comes back: what it makes there now is nobody's
+        house.wait(lambda: _cleaned(house) == 1)
+        house.rest()
+    invariants.check(house, twins_on=["h1"])
+
+
+def _cleaned(house: House) -> int:
+    with house.db.read() as connection:
+        return len(jobs.list_jobs(connection, kinds=["clean_host"], states=[JobState.DONE]))
+
+
+def test_an_undo_that_hangs_is_left_to_later_and_the_build_goes_on(impatient: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hullwright.flows.leftovers.FIRST_TRY_SECONDS", 0.2)
+    house = impatient
+    house.add_host("h1", memory_mb=3_000_000)
+    house.add_host("h2")
+    house.faults("h1", {"operation": "spawn", "when": "after", "error": "HypervisorError"}, {"operation": "destroy", "hang": True})
+    with house.conductor():
+        (uuid,) = house.create()
+        house.wait(lambda: house.get(uuid).vm_state == VmState.ACTIVE)
+        assert house.get(uuid).host == "h2"
+        house.faults("h1")
+        house.rest()
+    invariants.check(house, twins_on=["h1"])
+
+
+def test_a_delete_whose_host_hangs_ends_for_its_user_at_once(impatient: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hullwright.flows.leftovers.FIRST_TRY_SECONDS", 0.2)
+    house = impatient
+    house.add_host("h1")
+    with house.conductor():
+        (uuid,) = house.create()
+        house.rest()
+        _hang(house, "h1", "destroy")
+        house.delete(uuid)
+        house.wait(lambda: house.get(uuid).vm_state == VmState.DELETED)
+        house.faults("h1")
+        house.rest()
+    invariants.check(house, twins_on=["h1"])
+
+
+def test_a_build_that_is_not_done_in_its_time_is_undone(tmp_path: Path) -> None:
+    house = House(tmp_path, conductor={"build_timeout": 0.6, "poll_interval": 0.1})
+    try:
+        house.add_host("h1")
+        house.faults("h1", {"operation": "spawn", "delay": 0.8})
+        with house.conductor():
+            (uuid,) = house.create()
+            house.rest()
+        assert house.get(uuid).vm_state == VmState.ERROR
+        with house.db.read() as connection:
+            fault = faults.latest(connection, uuid)
+        assert fault is not None
+        assert "did not end within" in fault.message
+        invariants.check(house, twins_on=["h1"])
+    finally:
+        house.close()
+
+
+def test_a_step_that_shows_progress_may_take_longer_than_its_limit(impatient: House) -> None:
+    house = impatient
+    house.add_host("h1")
+    house.faults("h1", {"operation": "ensure_image", "when": "during", "delay": 0.2})  # after each of its chunks
+    image = house.add_image(size_bytes=6 << 20)
+    with house.conductor():
+        began = time.monotonic()
+        (uuid,) = house.create(image_id=image)
+        house.rest()
+        assert time.monotonic() - began > 0.8
+    assert [attempt.state for attempt in _attempts(house, uuid)] == [AttemptState.SUCCEEDED]
+
+
+def test_a_question_to_a_host_that_hangs_is_answered_with_the_cause(impatient: House) -> None:
+    house = impatient
+    house.add_host("h1")
+    with house.conductor():
+        (uuid,) = house.create()
+        house.rest()
+        _hang(house, "h1", "console_log")
+        with pytest.raises(QueryFailed, match="did not answer"):
+            house.client.query("console_log", uuid, {}, 10)
+        house.faults("h1")
