@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -122,6 +123,13 @@ def test_ranges_that_a_host_could_not_tell_apart_are_refused(api: testing.TestCl
     for network in (one, two):
         assert "overlaps" in refused(post(api, "subnet", network_id=network["id"], cidr="192.0.2.128/25"), 400)
     subnet(api, bridged["id"], "192.0.2.128/25")
+
+
+def test_of_many_that_want_one_range_at_once_one_gets_it(api: testing.TestClient) -> None:
+    ids = [create(api, "network")["id"] for _ in range(6)]
+    with ThreadPoolExecutor(6) as pool:
+        statuses = list(pool.map(lambda id: post(api, "subnet", network_id=id, cidr="192.0.2.0/24").status_code, ids))
+    assert sorted(statuses) == [201, *([400] * 5)]
 
 
 def test_a_subnet_is_changed_without_harm_to_what_is_in_use(api: testing.TestClient) -> None:

@@ -98,6 +98,11 @@ def delete(conn: Connection, network_id: str) -> None:
     conn.execute(networks.delete().where(networks.c.id == network_id))
 
 
+def lock_ranges(conn: Connection) -> None:
+    """Let nobody else add a subnet until the transaction ends, so that ranges compared now do not overlap later. Ports go on."""
+    conn.execute(sa.select(networks.c.id).order_by(networks.c.id).with_for_update(key_share=True)).all()
+
+
 def create_subnet(conn: Connection, subnet: Subnet) -> None:
     """Write a subnet of an existing network."""
     conn.execute(subnets.insert(), subnet.to_dict())

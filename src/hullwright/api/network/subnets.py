@@ -113,6 +113,7 @@ class Subnets:
         gateway = ranges.parse_gateway(net, given["gateway_ip"]) if "gateway_ip" in given else ranges.default_gateway(net)
         pools = ranges.parse_pools(net, gateway, given.get("allocation_pools"))
         with self._context.db.write() as conn:
+            networks.lock_ranges(conn)
             network = changeable(conn, caller(req), given["network_id"])
             _refuse_overlap(conn, network, net)
             subnet = Subnet(
