@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import falcon.testing
 import pytest
@@ -13,6 +14,8 @@ from hullwright.api.context import Caller
 from hullwright.api.policies import Policy, list_rules
 from hullwright.api.server import UnsafeBinding, check_binding
 from hullwright.conf import opts
+from hullwright.objects.networks import NetworkRequest
+from hullwright.persistence import ports
 
 from .conftest import Answer, Api, World, server_body, set_columns
 
@@ -135,9 +138,12 @@ def test_private_images_networks_and_flavors_of_others_cannot_be_used(keystone_a
 
     image = add_image(keystone_api.db, visibility="private", owner="p2")
     network, _ = add_network(keystone_api.db, "theirs", "198.51.100.0/24", shared=False, project_id="p2")
+    port = NetworkRequest(str(uuid4()), small_world.network)
+    with keystone_api.db.write() as conn:
+        ports.ensure(conn, str(uuid4()), "p2", [port])
     flavor = {"flavor": {"name": "f", "id": "f", "ram": 1, "vcpus": 1, "disk": 1, "os-flavor-access:is_public": False}}
     keystone_api.post("/flavors", flavor, headers=ADMIN)
-    for fields in ({"imageRef": image}, {"networks": [{"uuid": network}]}, {"flavorRef": "f"}):
+    for fields in ({"imageRef": image}, {"networks": [{"port": port.port_id}]}, {"networks": [{"uuid": network}]}, {"flavorRef": "f"}):
         answer = create_as(keystone_api, small_world, MEMBER, **fields)
         assert (answer.status, "could not be found" in answer.fault[1]) == (400, True)
     assert create_as(keystone_api, small_world, OTHER, imageRef=image, networks=[{"uuid": network}]).status == 202

@@ -7,10 +7,10 @@ from uuid import UUID
 from sqlalchemy.engine import Connection
 
 from hullwright.api.context import Caller
+from hullwright.api.image import access
 from hullwright.objects.errors import BadRequest, FlavorDiskTooSmall, FlavorMemoryTooSmall, ImageNotFound
 from hullwright.objects.flavors import Flavor
 from hullwright.objects.images import Image
-from hullwright.persistence import images
 
 _NOT_DISKS = ("aki", "ari")  # a kernel, a ramdisk
 
@@ -35,11 +35,9 @@ def usable_image(conn: Connection, image_id: str, who: Caller) -> Image:
 
 def _visible(conn: Connection, image_id: str, who: Caller) -> Image:
     try:
-        image = images.get(conn, image_id)
+        image = access.visible(conn, who, image_id)
     except ImageNotFound as error:
         raise BadRequest(error.text) from None
-    if image.visibility == "private" and image.owner not in (None, who.project_id) and not who.is_admin:
-        raise BadRequest(ImageNotFound(id=image_id).text)
     if image.status != "active":
         raise BadRequest(f"Image {image_id} is not active.")
     return image

@@ -58,7 +58,7 @@ def _each(conn: Connection, wanted: Sequence[Mapping[str, Any]], who: Caller, co
     requests = []
     for card in wanted:
         if card.get("port"):
-            requests.append(_with_port(conn, card, count))
+            requests.append(_with_port(conn, card, who, count))
         elif card.get("uuid"):
             requests.append(_on_network(card, count))
         else:
@@ -76,7 +76,7 @@ def _each(conn: Connection, wanted: Sequence[Mapping[str, Any]], who: Caller, co
     return tuple(requests)
 
 
-def _with_port(conn: Connection, card: Mapping[str, Any], count: int) -> NetworkRequest:
+def _with_port(conn: Connection, card: Mapping[str, Any], who: Caller, count: int) -> NetworkRequest:
     port_id = str(UUID(card["port"]))
     if card.get("fixed_ip"):
         raise BadRequest(
@@ -88,6 +88,8 @@ def _with_port(conn: Connection, card: Mapping[str, Any], count: int) -> Network
         port = ports.get(conn, port_id)
     except PortNotFound as error:
         raise BadRequest(error.text) from None
+    if port.project_id not in (None, who.project_id) and not who.is_admin:
+        raise BadRequest(PortNotFound(id=port_id).text)
     if port.device_id:
         raise PortInUse(id=port_id)
     return NetworkRequest(port_id=port_id, network_id=port.network_id, user_port=True, tag=card.get("tag"))
