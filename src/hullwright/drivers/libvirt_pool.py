@@ -16,10 +16,10 @@ import importlib
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -138,6 +138,31 @@ class _Slot:
     connection: Any = None
     used_at: float = 0.0  # time.monotonic()
     opening: Future[Any] | None = None
+    watchers: list[Callable[[str], None]] = field(default_factory=list)
+    callbacks: list[int] = field(default_factory=list)  # ids of the watchers on the present connection
+
+    def watch(self, connection: Any) -> None:
+        """Have the watchers called by a connection that was just opened."""
+        libvirt = load_libvirt()
+        for tell in self.watchers:
+            try:
+                known = connection.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, _on_lifecycle, tell)
+            except libvirt.libvirtError as error:
+                LOG.warning("%s tells no news of its guests: %s", self.uri, error)
+            else:
+                self.callbacks.append(known)
+
+    def unwatch(self, connection: Any) -> None:
+        """Let go of a connection, which lives for as long as anybody is to be called by it."""
+        for known in self.callbacks:
+            with suppress(load_libvirt().libvirtError):
+                connection.domainEventDeregisterAny(known)
+        self.callbacks.clear()
+
+
+def _on_lifecycle(_connection: Any, domain: Any, _event: int, _detail: int, tell: Callable[[str], None]) -> None:
+    """In the thread of libvirt's events, which must not wait for anything."""
+    tell(domain.UUIDString())
 
 
 class LibvirtPool:
@@ -178,12 +203,36 @@ class LibvirtPool:
         finally:
             slot.used_at = time.monotonic()
 
+    def watch(self, host: HostRef, tell: Callable[[str], None]) -> None:
+        """Call `tell` with the uuid of each domain that starts, stops, pauses or goes, on this connection and those that follow it.
+
+        Raises: HypervisorUnavailable.
+        """
+        slot = self._slot(host.uri)
+        connection = self._checkout(slot, host)
+        with slot.lock:
+            slot.unwatch(connection)
+            slot.watchers.append(tell)
+            if slot.connection is not None:
+                slot.watch(slot.connection)
+
+    def unwatch(self, host: HostRef, tell: Callable[[str], None]) -> None:
+        """Call `tell` no more."""
+        slot = self._slot(host.uri)
+        with slot.lock:
+            slot.watchers = [other for other in slot.watchers if other is not tell]
+            if slot.connection is not None:
+                slot.unwatch(slot.connection)
+                slot.watch(slot.connection)
+
     def close(self) -> None:
         """Drop all connections; those in use close when their users are done. The pool can be used again."""
         with self._lock:
             slots, self._slots = list(self._slots.values()), {}
         for slot in slots:
             with slot.lock:
+                if slot.connection is not None:
+                    slot.unwatch(slot.connection)
                 slot.connection = None
 
     def _slot(self, uri: str) -> _Slot:
@@ -214,6 +263,7 @@ class LibvirtPool:
         """Forget a broken connection; other threads may still hold it, so it is left to close by itself."""
         with slot.lock:
             if slot.connection is connection:
+                slot.unwatch(connection)
                 slot.connection = None
 
     def _open(self, slot: _Slot, host: HostRef) -> Any:
@@ -249,5 +299,6 @@ def _open_into(slot: _Slot, opening: Future[Any]) -> None:
         return
     with slot.lock:
         slot.connection = connection
+        slot.watch(connection)
         slot.used_at = time.monotonic()
     opening.set_result(connection)

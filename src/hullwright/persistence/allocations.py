@@ -81,11 +81,7 @@ def claim(
     # One order of rows for everybody, and a savepoint that frees them when the host is left: no two claims can deadlock.
     conn.exec_driver_sql("SAVEPOINT claim")
     may_go = probe_before is None or _begin_probe(conn, host_id, probe_before)
-    if (
-        may_go
-        and _update_used(conn, _take, host_id, resources) == len(rows)
-        and insert_those_absent(conn, allocations, rows) == len(rows)
-    ):
+    if may_go and _update_used(conn, _take, host_id, resources) == len(rows) and insert_those_absent(conn, allocations, rows) == len(rows):
         return host_id
     conn.exec_driver_sql("ROLLBACK TO SAVEPOINT claim")
     held = held_by(conn, instance_uuid)
@@ -104,6 +100,27 @@ def release(conn: Connection, instance_uuid: str) -> None:
         given_back.setdefault(host_id, {})[resource_class] = amount
     for host_id, resources in sorted(given_back.items()):
         _update_used(conn, _give_back, host_id, resources)
+
+
+def record(conn: Connection, *, instance_uuid: str, host_id: int, resources: Mapping[str, int]) -> None:
+    """Write down what an instance takes in fact, whether there is room for it or not, in place of what it held. For reconciliation."""
+    release(conn, instance_uuid)
+    _update_used(conn, _give_back, host_id, {name: -amount for name, amount in resources.items()})
+    held = {"instance_uuid": instance_uuid, "host_id": host_id, "job_uuid": None, "created_at": now()}
+    rows = [held | {"resource_class": name, "amount": amount} for name, amount in sorted(resources.items())]
+    if rows:
+        insert_those_absent(conn, allocations, rows)
+
+
+def recount(conn: Connection, host_id: int, resource_class: str) -> int:
+    """Set what is used of a host's resource to the sum of its allocations; answers it. For reconciliation."""
+    here = sa.and_(inventories.c.host_id == host_id, inventories.c.resource_class == resource_class)
+    # Claims change this row before they write allocations: with the lock on it, the sum that is read next is whole.
+    conn.execute(sa.select(inventories.c.used).where(here).with_for_update()).first()
+    theirs = sa.and_(allocations.c.host_id == host_id, allocations.c.resource_class == resource_class)
+    used = int(conn.execute(sa.select(sa.func.coalesce(sa.func.sum(allocations.c.amount), 0)).where(theirs)).scalar_one())
+    conn.execute(sa.update(inventories).where(here).values(used=used))
+    return used
 
 
 def held_by(conn: Connection, instance_uuid: str) -> Claim | None:

@@ -80,6 +80,23 @@ class Database:
             yield connection
 
     @contextlib.contextmanager
+    def snapshot(self) -> Iterator[Connection]:
+        """A connection for reading whose statements all see the same moment.
+
+        Raises: DatabaseUnavailable.
+        """
+        begin = "BEGIN" if self.is_sqlite else "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+        if not (self.is_sqlite or self.is_postgresql):
+            begin = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"
+        with self._translated(), self.engine.connect() as connection:
+            connection.exec_driver_sql(begin)
+            try:
+                yield connection
+            finally:
+                with contextlib.suppress(sa.exc.SQLAlchemyError):
+                    connection.exec_driver_sql("ROLLBACK")
+
+    @contextlib.contextmanager
     def write(self) -> Iterator[Connection]:
         """A connection inside a write transaction: committed at the end, rolled back on any exception.
 

@@ -193,6 +193,14 @@ def release(conn: Connection, instance_uuid: str) -> None:
     conn.execute(_FREE_USERS, {"instance": instance_uuid})
 
 
+def give_up(conn: Connection, port_id: str) -> bool:
+    """Delete a port that a build made, free one that a user made; answers whether it was deleted. For reconciliation."""
+    if conn.execute(ports.delete().where(ports.c.id == port_id, ports.c.created_by_build.is_(True))).rowcount:
+        return True
+    conn.execute(ports.update().where(ports.c.id == port_id).values(device_id=None, host=None, position=0))
+    return False
+
+
 def delete(conn: Connection, port_id: str) -> None:
     """Delete a port and its addresses.
 

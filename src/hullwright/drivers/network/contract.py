@@ -82,6 +82,13 @@ class NetworkDriver(ABC):
         Raises: NetworkError, HypervisorUnavailable.
         """
 
+    def forgotten(self, host: HostRef) -> list[str]:
+        """Ids of the networks that `sweep` would remove from the host.
+
+        Raises: NetworkError, HypervisorUnavailable.
+        """
+        return []
+
     @abstractmethod
     def close(self) -> None:
         """Give connections back."""

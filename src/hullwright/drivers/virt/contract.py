@@ -7,7 +7,7 @@ Drivers raise only errors from `objects.errors` and translate foreign ones once,
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
 
 from hullwright.objects.guests import GuestInfo, GuestSpec
@@ -15,6 +15,7 @@ from hullwright.objects.hosts import HostFacts
 from hullwright.objects.images import CachedImage, Image
 from hullwright.objects.states import PowerState
 
+WatchGuests = Callable[[str], None]  # told the uuid of a guest whose power state may have changed, from any thread; returns at once
 ReportProgress = Callable[[int, int], None]  # (bytes done, bytes in all); may raise to stop the transfer
 
 
@@ -91,6 +92,26 @@ class VirtDriver(ABC):
     @abstractmethod
     def reboot(self, uuid: str, hard: bool) -> None:
         """Start the guest anew: `hard` pulls the plug first."""
+
+    def half_images(self) -> Mapping[str, str]:
+        """Images of which only a part is in the host's cache -> a mark that changes while somebody is at them."""
+        return {}
+
+    def discard_half_image(self, image_id: str) -> bool:
+        """Leave nothing of an image that is not whole; False when somebody is at it, or it is whole or gone.
+
+        Raises: HypervisorError, HypervisorUnavailable.
+        """
+        return False
+
+    def watch(self, tell: WatchGuests) -> bool:
+        """Call `tell` whenever a guest starts, stops or pauses, for as long as this driver is open; False when the hypervisor cannot.
+
+        News may be lost with a connection. A second call does nothing.
+
+        Raises: HypervisorUnavailable.
+        """
+        return False
 
     @abstractmethod
     def close(self) -> None:

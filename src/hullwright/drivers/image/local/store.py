@@ -74,6 +74,24 @@ class ImageDirectory:
         finally:
             os.close(handle)
 
+    def is_being_written(self, image_id: str) -> bool:
+        """Whether somebody, in whatever process, is storing the image right now.
+
+        Raises: ImageStorageError.
+        """
+        try:
+            with _translated(image_id):
+                handle = os.open(self.path(image_id).with_name(f"{image_id}.part"), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except ImageNotFound:
+            return False
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(handle)
+        return False
+
     def open_at(self, image_id: str, offset: int = 0) -> Iterator[bytes]:
         """Open the image for reading and yield its bytes from `offset` on, in chunks of 1 MiB.
 

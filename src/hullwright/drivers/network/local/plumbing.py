@@ -107,13 +107,23 @@ def remove_forgotten(connection: Any, is_known: Callable[[str], bool]) -> list[s
 
     Raises: libvirtError.
     """
-    removed = []
+    removed = forgotten(connection, is_known)
+    for network_id in removed:
+        remove_network(connection, network_id)
+    return removed
+
+
+def forgotten(connection: Any, is_known: Callable[[str], bool]) -> list[str]:
+    """Ids of the networks of ours that nobody uses and that `is_known` (of their ids) denies.
+
+    Raises: libvirtError.
+    """
+    answer = []
     for found in connection.listAllNetworks():
         network_id = found.UUIDString()
         if found.name() == name_of(network_id) and not is_known(network_id) and not _in_use(found):
-            remove_network(connection, network_id)
-            removed.append(network_id)
-    return removed
+            answer.append(network_id)
+    return answer
 
 
 def _in_use(found: Any) -> bool:

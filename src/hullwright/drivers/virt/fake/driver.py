@@ -14,8 +14,8 @@ import os
 from typing import Any
 
 from hullwright.drivers.fake_host import FakeHost
-from hullwright.drivers.virt.contract import ImageSource, ReportProgress, VirtDriver
-from hullwright.drivers.virt.fake.state import Guests, alone_with_image
+from hullwright.drivers.virt.contract import ImageSource, ReportProgress, VirtDriver, WatchGuests
+from hullwright.drivers.virt.fake.state import Guests, Watch, alone_with_image
 from hullwright.objects.errors import FlavorDiskTooSmall, HypervisorError, ImageCorrupt, InstanceNotFound
 from hullwright.objects.guests import GuestInfo, GuestSpec
 from hullwright.objects.hosts import HostFacts, HostRef
@@ -31,6 +31,7 @@ class FakeDriver(VirtDriver):
     def __init__(self, host: HostRef, conf: Any) -> None:
         self.host = FakeHost(host, conf.state_path)
         self._guests = Guests(self.host)
+        self._watch: Watch | None = None
         self._facts: tuple[int, HostFacts] | None = None  # stamp of facts.json, what it said
 
     def facts(self) -> HostFacts:
@@ -155,6 +156,24 @@ class FakeDriver(VirtDriver):
         with self.host.call("reboot", uuid):
             self._guests.switch(self._existing(uuid), PowerState.RUNNING, "reboot")
 
+    def half_images(self) -> dict[str, str]:
+        """What transfers have left, with how far they came."""
+        with self.host.call("half_images"):
+            return {image_id: str(part["done"]) for image_id, part in self.host.things.all("parts").items()}
+
+    def discard_half_image(self, image_id: str) -> bool:
+        """Forget the part, unless a transfer holds it."""
+        with self.host.call("discard_half_image", image_id), alone_with_image(self.host, image_id, wait=False) as alone:
+            return alone and self.host.things.drop("parts", image_id, "discard_part")
+
+    def watch(self, tell: WatchGuests) -> bool:
+        """Follow the journal, where the host's URI asks for it (`?events=1`): a thread for each of thousands of hosts would cost."""
+        if "events" not in self.host.parameters:
+            return False
+        if self._watch is None:
+            self._watch = Watch(self.host, tell)
+        return True
+
     def _existing(self, uuid: str) -> dict[str, Any]:
         found = self._guests.find(uuid)
         if found is None:
@@ -162,4 +181,6 @@ class FakeDriver(VirtDriver):
         return found
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """Stop watching; nothing else is held open."""
+        if self._watch is not None:
+            self._watch.stop()

@@ -10,7 +10,8 @@ import contextlib
 import fcntl
 import hashlib
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from hullwright.drivers.fake_host import FakeHost
@@ -78,14 +79,48 @@ class Guests:
         return sorted({*self._things.all("disks"), *self._things.all("guests")})
 
 
+class Watch:
+    """A thread that tells which guests change power state on a host, whoever changed them."""
+
+    def __init__(self, host: FakeHost, tell: Callable[[str], None], pause_seconds: float = 0.05) -> None:
+        self._things = host.things
+        self._tell = tell
+        self._pause_seconds = pause_seconds
+        self._stop = threading.Event()
+        self._seen = self._look()
+        threading.Thread(target=self._follow, name=f"watch-{host.name}", daemon=True).start()
+
+    def _look(self) -> dict[str, int]:
+        return {uuid: guest["power_state"] for uuid, guest in self._things.all("guests").items()}
+
+    def _follow(self) -> None:
+        while not self._stop.wait(self._pause_seconds):
+            found = self._look()
+            changed = [uuid for uuid in {*found, *self._seen} if found.get(uuid) != self._seen.get(uuid)]
+            self._seen = found
+            for uuid in changed:
+                self._tell(uuid)
+
+    def stop(self) -> None:
+        """Tell no more."""
+        self._stop.set()
+
+
 @contextlib.contextmanager
-def alone_with_image(host: FakeHost, image_id: str) -> Iterator[None]:
-    """Keep other threads and processes from the same transfer meanwhile; a killed owner frees it."""
+def alone_with_image(host: FakeHost, image_id: str, *, wait: bool = True) -> Iterator[bool]:
+    """Keep other threads and processes from the same transfer meanwhile; a killed owner frees it.
+
+    `wait`: False yields False at once when somebody else has it.
+    """
     locks = host.directory / "locks"
     locks.mkdir(parents=True, exist_ok=True)
     handle = os.open(locks / image_id, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
     finally:
         os.close(handle)

@@ -11,7 +11,7 @@ from typing import Any
 
 from hullwright.drivers import libvirt_storage as storage
 from hullwright.drivers.libvirt_pool import LibvirtPool, load_libvirt
-from hullwright.drivers.virt.contract import ImageSource, ReportProgress, VirtDriver
+from hullwright.drivers.virt.contract import ImageSource, ReportProgress, VirtDriver, WatchGuests
 from hullwright.drivers.virt.libvirt import capabilities, config_drive, disks, domain_xml, domains
 from hullwright.drivers.virt.libvirt.image_transfer import ImageCache
 from hullwright.objects.errors import HypervisorError, InstanceNotFound
@@ -33,6 +33,7 @@ class LibvirtDriver(VirtDriver):
         self._connections = LibvirtPool.shared()
         path = storage.pool_path(host, self._options.pool_path, conf.state_path)
         self._pool = storage.HostPool(self._options.pool_name, path)
+        self._told: WatchGuests | None = None
         self._known: tuple[Any, capabilities.Capabilities] | None = None
         self._images = ImageCache(host, self._pool, self._connections, self._options.image_stale_seconds)
 
@@ -178,8 +179,26 @@ class LibvirtDriver(VirtDriver):
                 domains.stop(domain)
             domains.start(domain)
 
+    def half_images(self) -> dict[str, str]:
+        """See VirtDriver.half_images."""
+        return self._images.half()
+
+    def discard_half_image(self, image_id: str) -> bool:
+        """See VirtDriver.discard_half_image. Waits for a sign of life of whoever held the transfer."""
+        return self._images.discard_half(image_id)
+
+    def watch(self, tell: WatchGuests) -> bool:
+        """See VirtDriver.watch."""
+        if self._told is None:
+            self._connections.watch(self._host, tell)
+            self._told = tell
+        return True
+
     def close(self) -> None:
         """Connections are shared by the process and stay."""
+        if self._told is not None:
+            self._connections.unwatch(self._host, self._told)
+            self._told = None
 
     def _existing(self, connection: Any, uuid: str) -> Any:
         domain = domains.find(connection, uuid)

@@ -17,6 +17,7 @@ have been slow, both write the same bytes to the same place for a moment, and th
 from __future__ import annotations
 
 import json
+import re
 import time
 import uuid
 from dataclasses import asdict, dataclass, replace
@@ -27,6 +28,7 @@ from hullwright.drivers.libvirt_pool import load_libvirt
 from hullwright.objects.images import CachedImage, Image
 
 RECORD_BYTES = 1024
+_NAME = re.compile(r"base-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(?:\.part-\d+)?$")
 _PROCESS = uuid.uuid4().hex
 _active: set[str] = set()  # owners of transfers that this process is making right now
 
@@ -101,6 +103,10 @@ class Entry:
             size_bytes=record.size_bytes,
             virtual_size_bytes=record.virtual_size_bytes,
         )
+
+    def is_marked_whole(self) -> bool:
+        """Whether somebody declared it whole, whatever its size."""
+        return storage.find_volume(self.pool, f"{self.name}.ok") is not None
 
     def base(self) -> Any | None:
         """The volume that holds the bytes."""
@@ -208,6 +214,22 @@ class Entry:
         for number in self._generations():
             storage.delete_volume(self.pool, self._part(number))
         self.forget()
+
+
+def half_images(connection: Any, pool: Any) -> dict[str, str]:
+    """Image id -> how far it is, for those in the pool that nobody has declared whole."""
+    names = set(pool.listVolumes())
+    found = {match[1] for name in names if (match := _NAME.match(name)) and f"base-{match[1]}.ok" not in names}
+    marks = {}
+    for image_id in sorted(found):
+        entry = Entry(connection, pool, Image(id=image_id, name=""))
+        generations = entry._generations()
+        record = entry._read_record(generations[-1]) if generations else None
+        base = entry.base()
+        told = (record.done_bytes, record.beat, record.held) if record is not None else None
+        allocated = storage.allocated_bytes(base) if base is not None else 0
+        marks[image_id] = f"{max(generations, default=0)} {told} {allocated}"
+    return marks
 
 
 def _abandoned(record: Record | None) -> bool:

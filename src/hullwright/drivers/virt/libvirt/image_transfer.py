@@ -19,7 +19,7 @@ from hullwright.drivers import image_format
 from hullwright.drivers import libvirt_storage as storage
 from hullwright.drivers.libvirt_pool import LibvirtPool, is_disk_full, load_libvirt
 from hullwright.drivers.virt.contract import ImageSource, ReportProgress
-from hullwright.drivers.virt.libvirt.image_cache import Entry, Watch
+from hullwright.drivers.virt.libvirt.image_cache import Entry, Watch, half_images
 from hullwright.objects.errors import HostDiskFull, ImageCorrupt, ImageUnacceptable
 from hullwright.objects.hosts import HostRef
 from hullwright.objects.images import CachedImage, Image
@@ -65,6 +65,34 @@ class ImageCache:
                     continue
             progress(watch.done_bytes, image.size_bytes)
             time.sleep(WAIT_SECONDS)
+
+    def half(self) -> dict[str, str]:
+        """See VirtDriver.half_images."""
+        with self.connections.connection(self.host, "look for half images") as connection:
+            pool = self.pool.find(connection)
+            return {} if pool is None else half_images(connection, pool)
+
+    def discard_half(self, image_id: str) -> bool:
+        """See VirtDriver.discard_half_image: take the transfer over as any other would, then leave nothing of it."""
+        image = Image(id=image_id, name="")
+        with self.connections.connection(self.host, f"discard of half image {image_id}") as connection:
+            pool = self.pool.find(connection)
+            if pool is None or image_id not in half_images(connection, pool):
+                return False
+            entry, watch = Entry(connection, pool, image), Watch()
+            until = time.monotonic() + self.stale_seconds + 2 * WAIT_SECONDS
+            while not entry.take(watch, self.stale_seconds):
+                if time.monotonic() > until or entry.is_marked_whole():
+                    return False
+                time.sleep(WAIT_SECONDS)
+            try:
+                if entry.is_marked_whole():
+                    entry.step_back()
+                    return False
+                entry.discard()
+            finally:
+                entry.forget()
+            return True
 
 
 class _Transfer:
