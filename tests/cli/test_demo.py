@@ -1,0 +1,72 @@
+"""`make demo` is what a new user sees first: it must end well, leave nothing, and when it fails say why and leave nothing either."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+pytestmark = [pytest.mark.libvirt, pytest.mark.slow]
+
+
+@pytest.fixture
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A directory for one demo; whatever is left in it is taken down."""
+    path = tmp_path_factory.mktemp("demo")
+    yield path
+    demo(path, "--stop")
+
+
+def demo(home: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run it as `make demo` does."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("OS_", "HULLWRIGHT_", "KEEP"))}
+    return subprocess.run(
+        [sys.executable, ROOT / "tools" / "demo", *arguments],
+        env=clean | {"DEMO_HOME": str(home)} | environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+
+
+def running_with(home: Path) -> list[str]:
+    """Command lines of processes that know the demo's directory."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            except OSError:
+                continue
+            if str(home) in command:
+                found.append(command)
+    return found
+
+
+def test_it_builds_a_real_server_checks_it_and_leaves_nothing(home: Path) -> None:
+    done = demo(home)
+    assert done.returncode == 0, done.stdout + done.stderr
+    kept = "\n".join(line for line in done.stdout.splitlines() if line.startswith("  yes  "))
+    for promise in ("hostname", "user data", "by DHCP", "answers ping", "no domain", "no disk", "is free", "no allocation"):
+        assert promise in kept
+    assert "spawn" in done.stdout
+    assert running_with(home) == []
+    assert not (home / "state").exists()
+
+
+def test_a_failure_tells_the_evidence_and_leaves_nothing(home: Path) -> None:
+    (home / "state").mkdir()
+    (home / "state" / "hullwright.db").write_text("this is no database")
+    done = demo(home)
+    assert done.returncode == 1
+    assert "demo: the service ended with exit code 1" in done.stderr
+    assert "file is not a database" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert running_with(home) == []
