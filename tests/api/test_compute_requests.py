@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import event
 
 from hullwright.api.app import create_app
 from hullwright.conductor.client import ConductorClient
@@ -73,6 +74,23 @@ def test_a_locked_database_is_503_and_nothing_is_half_done(sqlite_api: Api, smal
     create(other, small_world)
     wakeup.close()
     impatient.close()
+
+
+def test_a_full_disk_is_503_and_nothing_is_half_done(sqlite_api: Api, small_world: World, conf: Any, tmp_path: Path) -> None:
+    full = Database(sqlite_api.db.url)
+
+    def no_more_pages(dbapi: Any, _record: Any) -> None:
+        dbapi.execute("PRAGMA max_page_count=1")  # SQLite makes it the size that the file has
+
+    event.listen(full.engine, "connect", no_more_pages)
+    wakeup = Wakeup(full, tmp_path)
+    other = Api(full, conf, ConductorClient(full, conf, wakeup))
+    answers = [other.post("/servers", server_body(small_world, max_count=100)) for _ in range(2)]
+    assert (answers[-1].status, answers[-1].fault[0]) == (503, "serviceUnavailable")
+    accepted = sum(answer.status == 202 for answer in answers)
+    assert len(sqlite_api.get("/servers").json["servers"]) == 100 * accepted
+    wakeup.close()
+    full.close()
 
 
 def test_health_needs_the_database(conf: Any, tmp_path: Path) -> None:

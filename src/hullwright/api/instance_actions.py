@@ -6,10 +6,12 @@ A step that failed is an Error though the build went on elsewhere; each attempt'
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import falcon
 
+from hullwright.api.builds.steps import Span, fold
 from hullwright.api.context import caller, microversion
 from hullwright.api.links import Links, cut, iso_micro, last, moment, page_limit
 from hullwright.api.resource import Resource, send
@@ -101,72 +103,51 @@ def _action(action: Action, minor: int) -> dict[str, Any]:
     return shown
 
 
+@dataclass(frozen=True, slots=True)
 class Run:
-    """One time that a step, or its undo, was carried out."""
+    """One time that a step, or its undo, was carried out. One that a crash cut off and another conductor took up again is one."""
 
-    def __init__(self, event: StepEvent, *, undo: bool) -> None:
-        """Begins with the event that says so."""
-        self.name = f"{event.step} (undo)" if undo else event.step
-        self.attempt = event.attempt
-        self.started_at = event.at
-        self.finished_at: float | None = None
-        self.host = event.host
-        self.result: str | None = None
-        self.outcome: Any = None
+    name: str
+    attempt: int
+    host: str | None
+    span: Span
 
-    def end(self, event: StepEvent, *, failed: bool) -> None:
-        """Ends with the event that says how."""
-        self.finished_at = event.at
-        self.host = event.host or self.host
-        self.result = "Error" if failed else "Success"
-        self.outcome = event.result if failed else None
-
-
-_BEGINS = {StepState.RUNNING: False, StepState.REVERTING: True}
-_ENDS = {
-    StepState.SUCCESS: False,
-    StepState.FAILURE: True,
-    StepState.REVERTED: False,
-    StepState.REVERT_FAILURE: True,
-}
+    @property
+    def result(self) -> str | None:
+        """How it ended, if it has."""
+        if self.span.finished_at is None:
+            return None
+        return "Error" if self.span.state in (StepState.FAILURE, StepState.REVERT_FAILURE) else "Success"
 
 
 def runs(steps: Sequence[StepEvent]) -> list[Run]:
-    """The runs of steps and undos, in the order of their beginning. A run that a crash cut off and another conductor resumed is one."""
-    found: list[Run] = []
-    under_way: dict[tuple[str, int], Run] = {}
-    for event in steps:
-        if not event.step:
-            continue
-        key = (event.step, event.attempt)
-        if event.to_state in _BEGINS:
-            undo = _BEGINS[StepState(event.to_state)]
-            present = under_way.get(key)
-            if present is None or present.finished_at is not None or present.name.endswith("(undo)") != undo:
-                under_way[key] = Run(event, undo=undo)
-                found.append(under_way[key])
-        elif event.to_state in _ENDS and key in under_way and under_way[key].finished_at is None:
-            under_way[key].end(event, failed=_ENDS[StepState(event.to_state)])
-    return found
+    """The runs of steps and undos, in the order of their beginning."""
+    found = []
+    for step in fold(steps):
+        if step.run is not None:
+            found.append(Run(step.name, step.attempt, step.host, step.run))
+        if step.undo is not None:
+            found.append(Run(f"{step.name} (undo)", step.attempt, step.host, step.undo))
+    return sorted(found, key=lambda run: run.span.started_at)
 
 
 def _event(run: Run, project_id: str, minor: int, admin: bool) -> dict[str, Any]:
-    told = run.outcome if isinstance(run.outcome, dict) else {}
+    span = run.span
     shown: dict[str, Any] = {
         "event": run.name,
-        "start_time": iso_micro(run.started_at),
-        "finish_time": iso_micro(run.finished_at),
+        "start_time": iso_micro(span.started_at),
+        "finish_time": iso_micro(span.finished_at),
         "result": run.result,
     }
     if admin:
-        shown["traceback"] = "; ".join(str(told[key]) for key in ("error", "message", "hint") if told.get(key)) or None
+        shown["traceback"] = f"{span.error}: {span.message}" if span.error else None
     if minor >= 62:
         shown["hostId"] = host_id(project_id, run.host)
         if admin:
             shown["host"] = run.host
     if minor >= 84:
         # The message of an error may name hosts; its class does not.
-        cause = told.get("message") if admin else told.get("error")
+        cause = span.message if admin else span.error
         place = f"attempt {run.attempt}" if run.attempt else None
-        shown["details"] = ": ".join(str(part) for part in (place, cause) if part) or None
+        shown["details"] = ": ".join(part for part in (place, cause) if part) or None
     return shown
