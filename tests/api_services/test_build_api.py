@@ -104,7 +104,13 @@ REPORT = PlacementReport(
 
 def a_build_on_its_second_host(build: Recorder) -> None:
     build.tell(
-        (0, "", "RUNNING"), (0, "guard", "RUNNING"), (0, "guard", "SUCCESS"), state="running", started_at=1000.5, owner="conductor-1"
+        (0, "", "RUNNING"),
+        (0, "guard", "RUNNING"),
+        (0, "guard", "SUCCESS"),
+        state="running",
+        started_at=1000.5,
+        deadline_at=9000.0,
+        owner="conductor-1",
     )
     build.attempt(
         1, AttemptState.FAILED, report=REPORT.to_dict(), step="spawn", error="HostDiskFull", reason="No space left on host host-1: /x"
@@ -133,6 +139,7 @@ def test_a_build_tells_its_attempts_steps_undos_reasons_and_bytes(api: testing.T
     assert (found["current_step"]["name"], found["current_step"]["attempt"], found["current_step"]["resumed"]) == ("fetch_image", 2, 1)
     assert [(each["done"], each["percent"]) for each in found["step_progress"]] == [(25, 25)]
     assert [step["name"] for step in found["steps"]] == ["guard"]
+    assert found["deadline"] == "1970-01-01T02:30:00.000000Z"
     assert found["started_at"] == "1970-01-01T00:16:40.500000Z"
     assert [event["seq"] for event in found["events"]] == list(range(1, found["last_seq"] + 1))
 

@@ -60,7 +60,7 @@ def build_view(
     steps = fold(events)
     open_steps = [step for step in steps if step.is_open] if not is_at_rest(job.state) else []
     return brief_view(job, server) | {
-        "deadline": iso(job.inputs.get("deadline")),
+        "deadline": iso(job.deadline_at),
         "leases": job.leases,
         "conductor": job.owner if admin else None,
         "error": job.error if admin else (job.error and (fault.message if fault is not None else "The build failed.")),
@@ -129,9 +129,14 @@ def placement_view(attempt: Attempt, *, admin: bool) -> dict[str, Any] | None:
         "fit": report.considered - sum(rejection.count for rejection in rejections),
         "summary": shown.summary(),
         "chosen": report.chosen if admin else None,
-        "rejections": [{"check": each.check, "reason": each.reason, "count": each.count, "hosts": list(each.hosts)} for each in rejections],
+        "rejections": [_rejection_view(each) for each in rejections],
         "candidates": [{"host": each.host, "weight": each.weight} for each in report.candidates] if admin else [],
     }
+
+
+def _rejection_view(rejection: Rejection) -> dict[str, Any]:
+    told = {"check": rejection.check, "reason": rejection.reason, "count": rejection.count, "hosts": list(rejection.hosts)}
+    return told | {"details": list(rejection.details)} if rejection.details else told
 
 
 def _without_hosts(rejection: Rejection) -> Rejection:
