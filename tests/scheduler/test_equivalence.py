@@ -55,6 +55,7 @@ def worlds(draw):
                 last_seen_at=draw(st.sampled_from([AT, AT, AT - 86_400, 0.0])),
                 silent_seconds=draw(st.sampled_from([0.0, 0.0, 60.0, 60.5, 3600.0])),
                 failed_builds=draw(st.integers(0, 2)),
+                probed_at=draw(st.sampled_from([None, None, AT - 1000, AT - 300, AT - 299])),
                 facts=draw(st.none() | host_facts),
             )
         )
@@ -158,6 +159,8 @@ def plain_reason(row, have, spec, tried, known):
         return "compute_up", "disabled"
     if row.forced_down or row.last_seen_at == 0 or row.silent_seconds > 60:
         return "compute_up", "down"
+    if row.probed_at is not None and AT - row.probed_at < 300:
+        return "compute_up", "in quarantine after failed builds"
     if spec.availability_zone and row.availability_zone != spec.availability_zone:
         return "availability_zone", f"outside availability zone {spec.availability_zone}"
     asked = {"VCPU": spec.flavor.vcpus, "MEMORY_MB": spec.flavor.memory_mb, "DISK_GB": spec.flavor.root_gb}
@@ -173,14 +176,17 @@ def plain_reason(row, have, spec, tried, known):
     return ("image_properties", reason) if reason else None
 
 
-def plain_weights(rows, have):
+def plain_weights(rows, have, goes_on_after_a_failure):
     def free(row, resource):
         total, reserved, ratio, used = have[row.name].get(resource, (0, 0, 1.0, 0))
         return (total - reserved) * ratio - used
 
     sums = dict.fromkeys((row.name for row in rows), 0.0)
+    def trust(row):
+        return 1 if row.probed_at is not None and goes_on_after_a_failure else -row.failed_builds
+
     measures = [(1.0, lambda row, resource=resource: free(row, resource)) for resource in CLASSES]
-    for multiplier, measure in [*measures, (1_000_000.0, lambda row: -row.failed_builds)]:
+    for multiplier, measure in [*measures, (1_000_000.0, trust)]:
         values = {row.name: measure(row) for row in rows}
         low, high = min(values.values()), max(values.values())
         for name, value in values.items():
@@ -214,14 +220,15 @@ def test_columns_and_a_plain_reading_reject_the_same_hosts_for_the_same_reasons(
 
 
 @settings(max_examples=150, deadline=None)
-@given(world=worlds())
-def test_columns_and_a_plain_reading_weigh_alike(world):
+@given(world=worlds(), max_attempts=st.integers(1, 2), tried=tries)
+def test_columns_and_a_plain_reading_weigh_alike(world, max_attempts, tried):
     rows, have = world
     columns = built(rows, have)
-    spec = RequestSpec("i", "p", "u", Flavor("1", "f", 1, 1, 1))
+    spec = RequestSpec("i", "p", "u", Flavor("1", "f", 1, 1, 1), max_attempts=max_attempts)
     chain = weighers.load(CONF.scheduler.weight_classes, CONF)
-    weights = select.weigh(columns, Request(spec, {}, {}, AT, CONF), columns.all(), chain)
-    assert dict(zip(columns.names, weights, strict=True)) == pytest.approx(plain_weights(rows, have))
+    weights = select.weigh(columns, Request(spec, {}, tried, AT, CONF), columns.all(), chain)
+    plain = plain_weights(rows, have, goes_on_after_a_failure=max_attempts == 2 and not tried)
+    assert dict(zip(columns.names, weights, strict=True)) == pytest.approx(plain)
 
 
 @settings(max_examples=200, deadline=None)
@@ -251,7 +258,7 @@ def test_columns_changed_step_by_step_are_those_built_anew(before, after, data):
     anew = built(*after)
     places = [columns.position(name) for name in anew.names]
     assert sorted(columns.names) == sorted(anew.names)
-    for name in ("ids", "enabled", "forced_down", "last_seen_at", "silent_seconds", "failed_builds", "hypervisor_version"):
+    for name in ("ids", "enabled", "forced_down", "last_seen_at", "silent_seconds", "failed_builds", "probed_at", "hypervisor_version"):
         assert getattr(columns, name)[places].tolist() == getattr(anew, name).tolist()
     for word in ("x86_64", "aarch64", "i686"):
         assert columns.cpu_arch.equal(word)[places].tolist() == anew.cpu_arch.equal(word).tolist()

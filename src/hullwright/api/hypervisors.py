@@ -53,11 +53,11 @@ class Hypervisors(Resource):
 
     @available(until=87)
     def on_get_statistics(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """The sums over enabled hosts."""
+        """The sums over hosts that take builds."""
         self.require(req, "os-hypervisors")
         with self.context.db.read() as conn:
             page = host_pages.read(conn)
-        enabled = [host for host in page.hosts if host.enabled]
+        enabled = [host for host in page.hosts if host.takes_builds]
         sums: dict[str, int] = {"count": len(enabled)}
         for host in enabled:
             for name, amount in _amounts(host, page).items():
@@ -113,7 +113,7 @@ class Hypervisors(Resource):
             "id": host.uuid if minor >= _UUIDS_SINCE else host.id,
             "hypervisor_hostname": host.name,
             "state": "up" if is_up(host, self.context.conf.compute.service_down_time) else "down",
-            "status": "enabled" if host.enabled else "disabled",
+            "status": "enabled" if host.takes_builds else "disabled",
         }
         if servers is not None and (minor >= 75 or servers.get(host.name)):
             shown["servers"] = [{"uuid": uuid, "name": name} for uuid, name in servers.get(host.name, [])]
@@ -127,7 +127,7 @@ class Hypervisors(Resource):
         shown["service"] = {
             "id": host.uuid if minor >= _UUIDS_SINCE else host.id,
             "host": host.name,
-            "disabled_reason": host.disabled_reason,
+            "disabled_reason": host.idle_reason,
         }
         shown["hypervisor_type"] = facts.hypervisor_type if facts else ""
         shown["hypervisor_version"] = facts.hypervisor_version if facts else 0

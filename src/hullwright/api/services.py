@@ -21,6 +21,7 @@ from hullwright.persistence.database import now
 
 _UUIDS_SINCE = 53
 _INTERNAL_ZONE = "internal"
+_REASON_MAX = 255  # characters, as Nova's
 
 
 class ServiceNotFound(NotFound):
@@ -72,10 +73,11 @@ class Services(Resource):
             "binary": "nova-compute",
             "host": host.name,
             "zone": host.availability_zone,
-            "status": "enabled" if host.enabled else "disabled",
+            # As Nova shows what its own compute service disabled after failed builds. Enabling it ends the quarantine.
+            "status": "enabled" if host.takes_builds else "disabled",
             "state": "up" if is_up(host, self.context.conf.compute.service_down_time) else "down",
             "updated_at": iso_micro(host.last_seen_at) if host.last_seen_at else None,
-            "disabled_reason": host.disabled_reason,
+            "disabled_reason": (host.idle_reason or "")[:_REASON_MAX] or None,
         }
         if minor >= 11:
             shown["forced_down"] = host.forced_down
@@ -118,7 +120,7 @@ class AvailabilityZones(Resource):
                 host.name: {
                     "nova-compute": {
                         "available": is_up(host, down_seconds),
-                        "active": host.enabled,
+                        "active": host.takes_builds,
                         "updated_at": iso_micro(host.last_seen_at) if host.last_seen_at else None,
                     }
                 }
@@ -149,4 +151,4 @@ class AvailabilityZones(Resource):
 
 
 def _zone(name: str, members: list[Host], services: Mapping[str, Any] | None) -> dict[str, Any]:
-    return {"zoneName": name, "zoneState": {"available": any(host.enabled for host in members)}, "hosts": services}
+    return {"zoneName": name, "zoneState": {"available": any(host.takes_builds for host in members)}, "hosts": services}

@@ -39,8 +39,10 @@ class HostCommand(LocalCommand):
             self.database.close()
 
     def state(self, host: Host) -> str:
-        """As the scheduler sees it."""
-        return "up" if is_up(host, self.conf.compute.service_down_time) else "down"
+        """As the scheduler sees it; whether an operator enabled it is its status."""
+        if not is_up(host, self.conf.compute.service_down_time):
+            return "down"
+        return "up" if host.quarantined_at is None else "quarantined"
 
     def refresh(self, database: Database, name: str) -> None:
         """Ask the hypervisor now, and note its answer."""
@@ -73,6 +75,10 @@ class HostCommand(LocalCommand):
             "Last seen": Time(host.last_seen_at),
             "Silent since": Time(host.silent_since),
             "Failed builds": host.failed_builds,
+            "Failed at": f"{host.failed_step}, {host.failed_in_step} in a row" if host.failed_step else None,
+            "Quarantined since": Time(host.quarantined_at),
+            "Quarantine reason": host.quarantine_reason,
+            "Latest probe": Time(host.probed_at) if host.probed_at != host.quarantined_at else None,
         }
         if host.facts is not None:
             row |= {
@@ -186,10 +192,10 @@ class Refresh(_Named, ShowOne):
 
 
 class Enable(_Named):
-    """Let builds go to a host again"""
+    """Let builds go to a host again that was disabled, or is in quarantine"""
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
-        """Enable it."""
+        """Enable it; its failed builds are forgotten."""
         with self.open() as database, database.write() as writing:
             hosts.enable(writing, parsed_args.host)
 

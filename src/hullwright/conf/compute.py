@@ -1,4 +1,4 @@
-"""[compute]: how hosts are asked for facts, when they count as down, and how much of them may be claimed."""
+"""[compute]: how hosts are asked for facts, when they count as down or go into quarantine, and how much of them may be claimed."""
 
 from __future__ import annotations
 
@@ -36,6 +36,20 @@ OPTS = [
         default=60.0,
         min=0.0,
         help="How long a guest may take to shut down by itself when its server is stopped, before it is pulled.",
+    ),
+    cfg.IntOpt(
+        "consecutive_build_service_disable_threshold",
+        default=10,
+        min=0,
+        help="So many builds in a row that failed on a host at the same step put it into quarantine: it gets no builds but probes. Builds "
+        "that failed for a reason of their own, or were deleted, do not count. 0: no host goes into quarantine.",
+    ),
+    cfg.FloatOpt(
+        "quarantine_probe_interval",
+        default=300.0,
+        min=0.1,
+        help="Seconds between two probes of a host in quarantine. A probe is a build of a user that still may go elsewhere; when it "
+        "succeeds, the host is out of quarantine.",
     ),
     cfg.IntOpt(
         "reserved_host_memory_mb",

@@ -9,9 +9,7 @@ from typing import Any
 from taskflow.types.failure import Failure
 
 from hullwright.objects import errors
-from hullwright.objects.errors import BuildAbortException, BuildCancelled, NoValidHost, UnexpectedDeletingTaskStateError
-
-_NOT_THE_HOSTS = (BuildAbortException, BuildCancelled, NoValidHost, UnexpectedDeletingTaskStateError)
+from hullwright.objects.errors import BuildCancelled, ImageCorrupt, Reschedulable, UnexpectedDeletingTaskStateError
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,5 +41,6 @@ def cause_of(flow_failures: Mapping[str, Failure | None] | None) -> Cause | None
         hint=cls.hint,
         code=cls.code,
         is_cancel=bool(cancels),
-        is_hosts=not failure.check(*_NOT_THE_HOSTS),
+        # A corrupt image may be the store's: it would count against every host that it is tried on.
+        is_hosts=bool(failure.check(Reschedulable)) and not failure.check(ImageCorrupt),
     )

@@ -191,9 +191,7 @@ def set_inventory(conn: Connection, host_id: int, wanted: Iterable[Inventory]) -
 # --- What builds say --------------------------------------------------------------------------------------------------
 
 
-def count_build(
-    conn: Connection, name: str, failed: bool, step: str | None = None, reason: str | None = None, threshold: int = 0
-) -> bool:
+def count_build(conn: Connection, name: str, failed: bool, step: str | None = None, reason: str | None = None, threshold: int = 0) -> bool:
     """Count a build that failed there at `step`; one that succeeded sets the counts back and ends a quarantine.
 
     `threshold`: so many failures in a row at the same step put the host into quarantine; 0: none do.

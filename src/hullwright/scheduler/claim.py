@@ -25,7 +25,13 @@ def claim_first(conn: Connection, selection: Selection, resources: Mapping[str, 
     for host_id in names:
         try:
             held_on = allocations.claim(
-                conn, instance_uuid=instance_uuid, host_id=host_id, resources=resources, job_uuid=job_uuid, or_keep_on=names
+                conn,
+                instance_uuid=instance_uuid,
+                host_id=host_id,
+                resources=resources,
+                job_uuid=job_uuid,
+                or_keep_on=names,
+                probe_before=selection.probe_before if host_id == selection.host_id else None,
             )
         except ComputeResourcesUnavailable as error:
             lost = lost or error

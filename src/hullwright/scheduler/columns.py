@@ -35,6 +35,8 @@ class HostRow:
     last_seen_at: float = 0.0
     silent_seconds: float = 0.0
     failed_builds: int = 0
+    probed_at: float | None = None
+    quarantine_reason: str | None = None
     facts: HostFacts | None = None
 
 
@@ -130,7 +132,7 @@ class Resource:
         self.usable, self.capacity, self.used = self.usable[mask], self.capacity[mask], self.used[mask]
 
 
-_PLAIN = ("ids", "enabled", "forced_down", "last_seen_at", "silent_seconds", "failed_builds", "hypervisor_version")
+_PLAIN = ("ids", "enabled", "forced_down", "last_seen_at", "silent_seconds", "failed_builds", "probed_at", "hypervisor_version")
 
 
 class Columns:
@@ -145,6 +147,8 @@ class Columns:
         self.last_seen_at: Floats = np.zeros(0)
         self.silent_seconds: Floats = np.zeros(0)
         self.failed_builds: Integers = np.zeros(0, dtype=np.int64)
+        self.probed_at: Floats = np.zeros(0)  # when a quarantined host was last probed; 0: not in quarantine
+        self.quarantine_reasons: dict[int, str] = {}  # by host id
         self.hypervisor_version: Integers = np.zeros(0, dtype=np.int64)
         self.availability_zone = Labels()
         self.cpu_arch = Labels()
@@ -211,6 +215,7 @@ class Columns:
     def drop(self, host_ids: Collection[int]) -> None:
         """Forget hosts; those that follow move up."""
         mask = ~np.isin(self.ids, list(host_ids))
+        self.quarantine_reasons = {key: reason for key, reason in self.quarantine_reasons.items() if key not in host_ids}
         for name in _PLAIN:
             setattr(self, name, getattr(self, name)[mask])
         for part in self._parts():
@@ -250,6 +255,10 @@ class Columns:
         self.last_seen_at[position] = row.last_seen_at
         self.silent_seconds[position] = row.silent_seconds
         self.failed_builds[position] = row.failed_builds
+        self.probed_at[position] = row.probed_at or 0.0
+        self.quarantine_reasons.pop(row.id, None)
+        if row.quarantine_reason is not None:
+            self.quarantine_reasons[row.id] = row.quarantine_reason
         self.hypervisor_version[position] = facts.hypervisor_version
         self.availability_zone.put(position, row.availability_zone)
         self.cpu_arch.put(position, facts.cpu_arch)

@@ -74,15 +74,16 @@ class Scheduler:
             if not outcome.passing.any():
                 raise _no_valid_host(PlacementReport(len(hosts), None, outcome.rejections))
             weights = weigh(hosts, request, outcome.passing, self._weighers)
-            selection = self._choose(hosts, spec, weights, outcome)
-            self._snapshot.note_choice(spec.instance_uuid, selection.host_id, request.resources)
+            selection = self._choose(hosts, request, weights, outcome)
+            probe_at = None if selection.probe_before is None else request.at
+            self._snapshot.note_choice(spec.instance_uuid, selection.host_id, request.resources, probe_at)
         return selection
 
     def _filter(self, hosts: Columns, request: Request) -> Outcome:
         return apply_filters(hosts, request, _FORCED if request.spec.force_host else self._filters)
 
-    def _choose(self, hosts: Columns, spec: RequestSpec, weights: Floats, outcome: Outcome) -> Selection:
-        options = self._conf.scheduler
+    def _choose(self, hosts: Columns, request: Request, weights: Floats, outcome: Outcome) -> Selection:
+        spec, options = request.spec, self._conf.scheduler
         wanted = max(spec.max_attempts, options.host_subset_size, CANDIDATES_MAX)
         order = best(weights, wanted)
         if options.shuffle_best_same_weighed_hosts:
@@ -93,7 +94,9 @@ class Scheduler:
         positions = np.flatnonzero(outcome.passing)
         ordered = [int(positions[i]) for i in order]
         at = int(positions[chosen])
-        alternates = [position for position in ordered if position != at][: spec.max_attempts - 1]
+        others = [position for position in ordered if position != at and not hosts.probed_at[position]]  # a probe is no alternate
+        alternates = others[: spec.max_attempts - 1]
+        is_probe = bool(hosts.probed_at[at]) and not spec.force_host
         candidates = tuple(WeighedHost(hosts.names[int(positions[i])], round(float(weights[i]), 6)) for i in order[:CANDIDATES_MAX])
         report = PlacementReport(len(hosts), hosts.names[at], outcome.rejections, candidates)
         return Selection(
@@ -101,6 +104,7 @@ class Scheduler:
             host_id=int(hosts.ids[at]),
             alternates=tuple(hosts.names[position] for position in alternates),
             alternate_ids=tuple(int(hosts.ids[position]) for position in alternates),
+            probe_before=request.at - self._conf.compute.quarantine_probe_interval if is_probe else None,
             report=report,
         )
 
@@ -110,12 +114,15 @@ def apply_filters(hosts: Columns, request: Request, chain: list[Filter]) -> Outc
     passing = hosts.all()
     fallen: list[Rejection] = []
     for each in chain:
-        for mask, reason in each.check(hosts, request):
+        for verdict in each.check(hosts, request):
+            mask, reason = verdict[0], verdict[1]
             falls = passing & ~mask
             count = int(np.count_nonzero(falls))
             if count:
-                sample = tuple(hosts.names[position] for position in np.flatnonzero(falls)[:SAMPLE_MAX])
-                fallen.append(Rejection(each.name, reason, count, sample))
+                first = {int(hosts.ids[position]): hosts.names[position] for position in np.flatnonzero(falls)[:SAMPLE_MAX]}
+                more = verdict[2] if len(verdict) == 3 else {}
+                details = tuple(f"{name}: {more[host_id]}" for host_id, name in first.items() if host_id in more)
+                fallen.append(Rejection(each.name, reason, count, tuple(first.values()), details))
                 passing &= mask
     fallen.sort(key=lambda rejection: -rejection.count)
     if len(fallen) > REASONS_MAX:

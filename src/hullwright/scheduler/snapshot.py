@@ -1,6 +1,6 @@
 """Snapshot: columns kept current from the database, and what this process chose and has not yet claimed.
 
-A refresh reads the numbers that change often (answers, failed builds, what is used) of all hosts, and the rest only of hosts
+A refresh reads the numbers that change often (answers, failed builds, probes, what is used) of all hosts, and the rest only of hosts
 whose generation changed. It is made at most every `max_age_seconds`, and never takes more than a tenth of the time: with very many
 hosts the view gets older instead. Not for: deciding anything, nor for locking; the scheduler does both.
 """
@@ -24,7 +24,14 @@ IN_FLIGHT_SECONDS = 2.0  # after that a choice whose claim was not seen counts a
 READ_SHARE = 10  # a refresh that took t seconds is good for at least t times this
 _BATCH = 500  # ids in one IN (...)
 
-_beats = sa.select(hosts.c.id, hosts.c.generation, hosts.c.last_seen_at, hosts.c.silent_seconds, hosts.c.failed_builds).order_by(hosts.c.id)
+_beats = sa.select(
+    hosts.c.id,
+    hosts.c.generation,
+    hosts.c.last_seen_at,
+    hosts.c.silent_seconds,
+    hosts.c.failed_builds,
+    sa.func.coalesce(hosts.c.probed_at, 0.0),
+).order_by(hosts.c.id)
 _known_by_row = [hosts.c[name] for name in HostRow.__dataclass_fields__]
 _inventory = sa.select(
     inventories.c.resource_class,
@@ -51,6 +58,7 @@ class _Choice:
     host_id: int
     resources: Mapping[str, int]
     until: float  # monotonic
+    probe_at: float | None  # seconds since the epoch, when the choice is a quarantined host's probe
 
 
 class Snapshot:
@@ -89,9 +97,9 @@ class Snapshot:
         self._good_until = begun + max(max_age_seconds, took * READ_SHARE) if count_choices else 0.0
         return True
 
-    def note_choice(self, instance_uuid: str, host_id: int, resources: Mapping[str, int]) -> None:
-        """Count a choice as used from now on, so that the next request sees the host fuller than the database does."""
-        choice = _Choice(host_id, resources, time.monotonic() + IN_FLIGHT_SECONDS)
+    def note_choice(self, instance_uuid: str, host_id: int, resources: Mapping[str, int], probe_at: float | None = None) -> None:
+        """Count a choice as used from now on, so that the next request sees the host fuller (or probed) than the database does."""
+        choice = _Choice(host_id, resources, time.monotonic() + IN_FLIGHT_SECONDS, probe_at)
         self.forget_choice(instance_uuid)
         self._choices[instance_uuid] = choice
         self._count(choice)
@@ -110,12 +118,14 @@ class Snapshot:
         position = self.columns.position_of_id(choice.host_id)
         if position is None:
             return
+        if choice.probe_at is not None and sign > 0:
+            self.columns.probed_at[position] = max(choice.probe_at, self.columns.probed_at[position])
         for name, amount in choice.resources.items():
             if name in self.columns.resources:
                 self.columns.resources[name].used[position] += sign * amount
 
     def _take_hosts(self, conn: Any, beats: Sequence[Any]) -> None:
-        """Bring hosts up to date: those that came, changed or went, and everybody's answers and failed builds."""
+        """Bring hosts up to date: those that came, changed or went, and everybody's answers, failed builds and probes."""
         generations = {row[0]: row[1] for row in beats}
         if generations != self._generations:
             gone = [host_id for host_id in self._generations if host_id not in generations]
@@ -134,6 +144,7 @@ class Snapshot:
             self.columns.last_seen_at[positions] = [row[2] for row in present]
             self.columns.silent_seconds[positions] = [row[3] for row in present]
             self.columns.failed_builds[positions] = [row[4] for row in present]
+            self.columns.probed_at[positions] = [row[5] for row in present]
 
     def _take_inventory(self, rows: Sequence[Any]) -> None:
         by_class: dict[str, list[Any]] = {}

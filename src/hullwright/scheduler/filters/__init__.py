@@ -7,19 +7,20 @@ A filter has one function:
 
 It yields pairs of a mask (True where the host passes) and what is told of the hosts that do not pass. A host is counted
 under the first pair that it fails. The text is for users: it names no host, and reads well after a number ("2 disabled").
+A third part, host id -> text, may tell administrators more of some hosts.
 Others bring their own by an entry point in the group `hullwright.filters`, naming a module with such a function.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from hullwright.scheduler import plugins
 from hullwright.scheduler.columns import Columns, Mask
 from hullwright.scheduler.request import Request
 
-Verdict = tuple[Mask, str]
+Verdict = tuple[Mask, str] | tuple[Mask, str, Mapping[int, str]]
 
 # Names that configurations written for Nova use.
 ALIASES = {

@@ -1,4 +1,8 @@
-"""Prefers hosts on which fewer builds failed since the last success."""
+"""Prefers hosts on which fewer builds failed since the last success.
+
+A quarantined host whose probe is due comes first, for a build that can still go elsewhere when the probe fails: otherwise a host that was
+mended would stay away for as long as the others have room.
+"""
 
 from __future__ import annotations
 
@@ -10,4 +14,7 @@ MULTIPLIER = "build_failure_weight_multiplier"
 
 def weigh(hosts: Columns, request: Request) -> Floats:
     """The number of failed builds, counted against the host."""
-    return -hosts.failed_builds.astype(float)
+    weights: Floats = -hosts.failed_builds.astype(float)
+    if not request.tried and request.spec.max_attempts > 1:
+        weights[hosts.probed_at > 0] = 1.0
+    return weights
