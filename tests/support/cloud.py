@@ -24,7 +24,7 @@ import requests
 from hullwright.conf import opts
 from hullwright.drivers.registry import Drivers
 from hullwright.objects.states import OPEN_JOB_STATES
-from hullwright.persistence import jobs
+from hullwright.persistence import hosts, jobs
 from hullwright.persistence.database import Database
 from hullwright.persistence.images import SqlImageStore
 from hullwright.persistence.ports import SqlPortStore
@@ -32,7 +32,7 @@ from hullwright.persistence.volumes import SqlVolumeStore
 
 from . import invariants
 from .installation import COMMAND, free_port
-from .libvirtd import GuestImage, Libvirtd
+from .libvirtd import AS_ROOT, GuestImage, Libvirtd
 
 BUILD_SECONDS = 90.0
 BOOT_SECONDS = 120.0
@@ -58,6 +58,12 @@ weight_classes =
 
 [database]
 busy_timeout_seconds = {busy_timeout_seconds}
+
+[libvirt]
+pool_name = {directory.name}
+
+[volume]
+pool_name = {directory.name}-volumes
 """
 
 
@@ -65,7 +71,7 @@ class Cloud:
     """One installation in a directory. Its processes are started and ended one by one."""
 
     def __init__(self, directory: Path, *hosts: Libvirtd, busy_timeout_seconds: float = 20.0) -> None:
-        """`hosts` are registered under their own names, in order."""
+        """`hosts` are registered under their own names, in order. Pools on them are named by the directory."""
         self.directory = directory
         self.hosts = {host.name: host for host in hosts}
         self.port = free_port()
@@ -235,6 +241,7 @@ class Cloud:
 
         def at_rest() -> dict[str, Any] | None:
             server = self.server(server_id)
+            assert "is stuck: " not in self.log_end(), self.log_end()
             return server if server["OS-EXT-STS:task_state"] is None and server["status"] in (wanted, "ACTIVE", "ERROR") else None
 
         server: dict[str, Any] = self.wait(at_rest, pause_seconds=0.1)
@@ -306,6 +313,46 @@ def empty_hosts(cloud: Cloud) -> Iterator[None]:
                 cloud.virsh(name, "pool-undefine", pool)
 
 
+@contextlib.contextmanager
+def no_display_ports(host: Libvirtd) -> Iterator[None]:
+    """Meanwhile all ports for guests' displays are taken on the host: libvirt makes and defines guests, and refuses to start them."""
+    bounds = re.findall(r"^remote_display_port_m(?:in|ax) = (\d+)$", (host.directory / "etc/qemu.conf").read_text(), re.MULTILINE)
+    code = (
+        "import socket, sys\n"
+        f"taken = [socket.create_server(('0.0.0.0', port)) for port in range({bounds[0]}, {bounds[1]} + 1)]\n"
+        "print('taken', flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    with subprocess.Popen([*AS_ROOT, *host.inside(), sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdin is not None
+        assert holder.stdout is not None
+        try:
+            assert holder.stdout.readline() == b"taken\n"
+            yield
+        finally:
+            holder.stdin.close()
+
+
+@contextlib.contextmanager
+def full_disk(cloud: Cloud, host: str, megabytes: int = 8) -> Iterator[None]:
+    """Meanwhile the host has no more room than that for guests and base images, and nothing of those that it had."""
+    daemon = cloud.hosts[host]
+    path = cloud.directory / "hosts" / host / "instances"
+    inside = [*AS_ROOT, "nsenter", "-t", str(daemon.pid), "-m"]
+    subprocess.run([*inside, "mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(path)], check=True, timeout=10)
+    try:
+        yield
+    finally:
+        subprocess.run([*inside, "umount", "-l", str(path)], check=True, timeout=10)
+
+        def has_room() -> bool:
+            with cloud.db.read() as connection:
+                known = hosts.get(connection, host)
+            return known.facts is not None and known.facts.disk_gb > 0
+
+        cloud.wait(has_room, 30)
+
+
 class Service:
     """A cloud whose API always runs, and whose conductor tests may end and start as they like."""
 
@@ -314,9 +361,20 @@ class Service:
         self.conductor: subprocess.Popen[bytes] | None = None
 
     def start(self, preamble: str = "") -> subprocess.Popen[bytes]:
-        """Start the conductor."""
+        """Start the conductor, and wait until it serves."""
+        served = self._served()
         self.conductor = self.cloud.start("conductor", preamble=preamble)
+        self.cloud.wait(lambda: self._served() > served, 60)
         return self.conductor
+
+    def await_death(self, timeout_seconds: float = 60) -> None:
+        """Wait until the conductor has been killed from within."""
+        assert self.conductor is not None
+        assert self.conductor.wait(timeout_seconds) == -signal.SIGKILL, self.cloud.log_end()
+        self.stop()
+
+    def _served(self) -> int:
+        return self.cloud.log.read_text(errors="replace").count("serves, up to")
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """End the conductor, if it runs."""

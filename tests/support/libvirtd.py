@@ -18,7 +18,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOL = ROOT / "tools" / "libvirtd"
-_AS_ROOT = [] if os.geteuid() == 0 else ["sudo", "-n"]
+AS_ROOT = [] if os.geteuid() == 0 else ["sudo", "-n"]
 START_SECONDS = 120
 STOP_SECONDS = 120
 
@@ -58,7 +58,7 @@ class Libvirtd:
     def run(self, *command: str, timeout_seconds: float = 30.0) -> subprocess.CompletedProcess[str]:
         """Run a command where the host's bridges are, as root: ping a guest, say."""
         return subprocess.run(
-            [*_AS_ROOT, *self._inside(), *command],
+            [*AS_ROOT, *self.inside(), *command],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -80,25 +80,26 @@ class Libvirtd:
         self._have_netns()  # to purge a daemon that died it is started once more
         self._tool("stop", STOP_SECONDS, *(["--purge"] if purge else []))
         if purge and self.netns is not None:
-            subprocess.run([*_AS_ROOT, "ip", "netns", "del", self.netns], check=True, timeout=30)
+            subprocess.run([*AS_ROOT, "ip", "netns", "del", self.netns], check=True, timeout=30)
 
     def kill(self) -> None:
         """End the daemon as a crash does. Its guests and networks stay; `start` finds them again."""
         pid = self.pid
         if pid is not None:
-            subprocess.run([*_AS_ROOT, "kill", "-KILL", str(pid)], check=True)
+            subprocess.run([*AS_ROOT, "kill", "-KILL", str(pid)], check=True)
 
     def _have_netns(self) -> None:
         if self.netns is not None and not Path("/run/netns", self.netns).exists():
-            subprocess.run([*_AS_ROOT, "ip", "netns", "add", self.netns], check=True, timeout=30)
+            subprocess.run([*AS_ROOT, "ip", "netns", "add", self.netns], check=True, timeout=30)
             self.run("ip", "link", "set", "lo", "up")
 
-    def _inside(self) -> list[str]:
+    def inside(self) -> list[str]:
+        """The words before a command that runs where the host's bridges are."""
         return [] if self.netns is None else ["ip", "netns", "exec", self.netns]
 
     def _tool(self, action: str, timeout_seconds: float, *more: str) -> None:
-        as_root = _AS_ROOT if self.netns is not None else []
-        command = [*as_root, *self._inside(), str(TOOL), action, "--name", self.name, "--dir", str(self.directory), *more]
+        as_root = AS_ROOT if self.netns is not None else []
+        command = [*as_root, *self.inside(), str(TOOL), action, "--name", self.name, "--dir", str(self.directory), *more]
         done = subprocess.run(
             command,
             stdin=subprocess.DEVNULL,
