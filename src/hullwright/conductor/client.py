@@ -102,6 +102,7 @@ class ConductorClient:
                 if jobs.has_open(conn, uuid, DELETE):
                     return None
             jobs.cancel_open(conn, uuid, spare_kinds=(DELETE,))
+            actions.finish_cancelled(conn, uuid)
             job_uuid = self._post(conn, DELETE, uuid, {}, asker, rank=jobs.RANK_DELETE)
         self._wakeup.poke()
         return job_uuid

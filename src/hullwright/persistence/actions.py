@@ -9,8 +9,10 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from hullwright.objects.builds import Action
+from hullwright.objects.states import JobState
 from hullwright.persistence.database import now
 from hullwright.persistence.models.instances import instance_actions
+from hullwright.persistence.models.jobs import jobs
 
 _COLUMNS = [instance_actions.c[name] for name in Action.__dataclass_fields__]
 
@@ -46,6 +48,32 @@ def finish(conn: Connection, job_uuid: str, failed: bool) -> None:
         sa.update(instance_actions)
         .where(instance_actions.c.job_uuid == job_uuid, instance_actions.c.finished_at.is_(None))
         .values(finished_at=now(), message="Error" if failed else None)
+    )
+
+
+def close_open(conn: Connection, instance_uuid: str) -> None:
+    """Record that whatever was open of an instance came to nothing. For reconciliation."""
+    here = (instance_actions.c.instance_uuid == instance_uuid, instance_actions.c.finished_at.is_(None))
+    conn.execute(sa.update(instance_actions).where(*here).values(finished_at=now(), message="Error"))
+
+
+def hand_over(conn: Connection, instance_uuid: str, action: str, job_uuid: str) -> None:
+    """Give an instance's open actions of that name to a job that goes on with them. For reconciliation."""
+    here = (instance_actions.c.instance_uuid == instance_uuid, instance_actions.c.finished_at.is_(None))
+    conn.execute(sa.update(instance_actions).where(*here, instance_actions.c.action == action).values(job_uuid=job_uuid))
+
+
+def finish_cancelled(conn: Connection, instance_uuid: str) -> None:
+    """Close the actions of the instance's jobs that were cancelled before anybody began them: nobody else would."""
+    cancelled = sa.select(jobs.c.uuid).where(jobs.c.instance_uuid == instance_uuid, jobs.c.state == JobState.CANCELLED)
+    conn.execute(
+        sa.update(instance_actions)
+        .where(
+            instance_actions.c.instance_uuid == instance_uuid,
+            instance_actions.c.finished_at.is_(None),
+            instance_actions.c.job_uuid.in_(cancelled),
+        )
+        .values(finished_at=now(), message="Error")
     )
 
 
