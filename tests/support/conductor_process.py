@@ -1,5 +1,6 @@
 """The inside of a conductor's process in tests. Imported once by a server that forks the processes, so that each starts at once."""
 
+import functools
 import logging
 import os
 import sys
@@ -7,7 +8,14 @@ from typing import Any
 
 from hullwright.conductor.service import run
 from hullwright.conf import opts
-from hullwright.drivers.virt.fake import driver as _fake  # noqa: F401  imported before the fork
+from hullwright.drivers import registry
+from support import boundaries as _boundaries  # noqa: F401  imported before the fork
+
+# What takes long at a process's start and is the same in all of them is done before the fork.
+registry.load = functools.cache(registry.load)
+for _kind, _name in (("virt", "fake"), ("network", "local"), ("volume", "local"), ("image", "local")):
+    registry.load(_kind, _name)
+opts.load([], {})
 
 
 def serve(overrides: dict[str, dict[str, Any]], preamble: str, log: str) -> None:

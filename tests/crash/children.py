@@ -1,0 +1,51 @@
+"""What runs inside child processes of the harness besides a conductor: one request to the API, and a user's delete in the middle of a build."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from hullwright.conductor.client import Asker, ConductorClient
+from hullwright.conf import database as database_options
+from hullwright.conf import opts
+from hullwright.persistence.database import Database
+from hullwright.persistence.wakeup import Wakeup
+
+_ASKER = Asker(request_id="req-act", project_id="p", user_id="u")
+
+
+def delete(overrides: dict[str, dict[str, Any]], instance_uuid: str) -> None:
+    """Post a delete, as another process would: with a database connection of its own."""
+    conf = opts.load([], overrides)
+    db = Database(database_options.url(conf))
+    wakeup = Wakeup(db, conf.state_path)
+    ConductorClient(db, conf, wakeup).delete_server(instance_uuid, _ASKER)
+    wakeup.close()
+    db.close()
+
+
+def ask_api(overrides: dict[str, dict[str, Any]], preamble: str, log: str, request: dict[str, Any], answer: str) -> None:
+    """An API process that answers one request: {"method", "path", "json"}. What the client hears goes to the file `answer`."""
+    descriptor = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    logging.basicConfig(level="INFO", stream=sys.stderr)
+    from falcon.testing import TestClient
+
+    from hullwright.api.app import create_app
+
+    scope: dict[str, Any] = {}
+    exec(preamble, scope)
+    conf = opts.load([], overrides)
+    db = Database(database_options.url(conf))
+    wakeup = Wakeup(db, conf.state_path)
+    client = TestClient(create_app(db, conf, ConductorClient(db, conf, wakeup)))
+    headers = {"OpenStack-API-Version": "compute 2.100"}
+    result = client.simulate_request(request["method"], request["path"], json=request.get("json"), headers=headers)
+    scope["boundaries"].cross("before answer")
+    Path(answer).write_text(json.dumps({"status": result.status_code, "json": result.json if result.content else None}))
+    scope["boundaries"].cross("after answer")

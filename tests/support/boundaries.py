@@ -1,0 +1,127 @@
+"""Numbers every boundary of a process's effects, and kills the process at one of them. Runs inside the child process.
+
+A boundary is the moment before or after: a call of a driver, a line of a fake host's journal (one effect each), a database commit. They are
+counted from 1 as the process crosses them, in executes and in reverts alike, and written to a trace: number, what, where.
+What runs by the clock (heartbeats, questions to hosts) is not counted, so that a number means the same in every run.
+Nothing of this is in the product: the wrappers are put around its classes when `install` is called.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from hullwright.drivers.fake_journal import Journal
+from hullwright.drivers.image.contract import ImageDriver
+from hullwright.drivers.image.local.driver import LocalImageDriver
+from hullwright.drivers.network.contract import NetworkDriver
+from hullwright.drivers.network.local.driver import LocalNetworkDriver
+from hullwright.drivers.virt.contract import VirtDriver
+from hullwright.drivers.virt.fake.driver import FakeDriver
+from hullwright.drivers.volume.contract import VolumeDriver
+from hullwright.drivers.volume.local.driver import LocalVolumeDriver
+from hullwright.flows import context, leftovers
+from hullwright.flows.step import Step
+from hullwright.persistence.database import Database
+
+DRIVERS = ((FakeDriver, VirtDriver), (LocalNetworkDriver, NetworkDriver), (LocalVolumeDriver, VolumeDriver), (LocalImageDriver, ImageDriver))
+_BY_THE_CLOCK = ("heartbeat", "host-monitor", "facts-")  # names of threads; what they do comes at times, not in order
+
+
+class Boundaries:
+    """Counts, tells, kills."""
+
+    def __init__(self, trace: Path, kill_at: int, act_at: int = 0, act: Callable[[], None] | None = None) -> None:
+        """`kill_at`: the number to die at, 0 for none. `act` is called at the first boundary from `act_at` on where no lock is held."""
+        self._trace = os.open(trace, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+        self._kill_at = kill_at
+        self._act_at = act_at
+        self._act = act
+        self._lock = threading.RLock()
+        self._number = 0
+        self._muted = threading.local()
+
+    def cross(self, what: str, *, is_locked: bool = False) -> None:
+        """One boundary. `is_locked`: inside a transaction, where nothing else of this process may touch the database."""
+        if threading.current_thread().name.startswith(_BY_THE_CLOCK) or getattr(self._muted, "on", False):
+            return
+        with self._lock:
+            self._number += 1
+            os.write(self._trace, f"{self._number}\t{what}\t{_where()}\n".encode())
+            if self._act is not None and self._act_at and self._number >= self._act_at and not is_locked:
+                act, self._act = self._act, None
+                self._muted.on = True
+                act()
+                self._muted.on = False
+            if self._number == self._kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    def around(self, owner: type, name: str, what: Callable[..., str]) -> None:
+        """Wrap a method: a boundary before and one after, also when it raises."""
+        inner = owner.__dict__[name]
+
+        @functools.wraps(inner)
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            told = what(*args, **kwargs)
+            self.cross(f"before {told}")
+            try:
+                return inner(*args, **kwargs)
+            finally:
+                self.cross(f"after {told}")
+
+        setattr(owner, name, wrapped)
+
+    def around_commits(self) -> None:
+        """Wrap the door of all write transactions: before the commit the transaction is lost, after it only what the process knew."""
+        inner = Database.write
+
+        @contextlib.contextmanager
+        def write(database: Database) -> Iterator[Any]:
+            with inner(database) as connection:
+                yield connection
+                self.cross("before commit", is_locked=True)
+            self.cross("after commit")
+
+        Database.write = write  # type: ignore[method-assign]
+
+
+def _where() -> str:
+    """The step that is acting, as step.execute or step.revert; else the function of ours that is."""
+    frame = sys._getframe(2)
+    ours = ""
+    while frame is not None:
+        owner = frame.f_locals.get("self")
+        if isinstance(owner, Step) and frame.f_code.co_name in ("execute", "revert"):
+            return f"{owner.step_name}.{frame.f_code.co_name}"
+        module = frame.f_globals.get("__name__", "")
+        if not ours and module.startswith("hullwright.") and not module.startswith(("hullwright.persistence", "hullwright.drivers")):
+            ours = f"{module.removeprefix('hullwright.')}.{frame.f_code.co_name}"
+        frame = frame.f_back  # type: ignore[assignment]
+    return ours
+
+
+def install(
+    trace: str, kill_at: int = 0, *, act_at: int = 0, act: Callable[[], None] | None = None, first_try_seconds: float = 0.05
+) -> Boundaries:
+    """Wrap everything in this process. What is told or tried by the clock is done at once, so that it has a number too."""
+    boundaries = Boundaries(Path(trace), kill_at, act_at, act)
+    boundaries.around_commits()
+    for driver, contract in DRIVERS:
+        for name in sorted(contract.__abstractmethods__ - {"close"}):
+            kind = contract.__module__.split(".")[-2]
+            boundaries.around(driver, name, lambda *_args, told=f"{kind}.{name}", **_kwargs: told)
+    boundaries.around(Journal, "_append", lambda _journal, room, _key, thing, operation: f"effect {operation or _verb(thing)} ({room})")
+    context._PROGRESS_EVERY_SECONDS = 0.0
+    leftovers.FIRST_TRY_SECONDS = first_try_seconds
+    return boundaries
+
+
+def _verb(thing: Any) -> str:
+    return "drop" if thing is None else "put"
