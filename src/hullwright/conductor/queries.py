@@ -1,10 +1,13 @@
-"""Questions about a guest that only its host can answer. Their answers go to the job's row; they change nothing."""
+"""Work without a flow: its answer goes to the job's row. Questions about a guest, which change nothing, and the rounds of reconciliation,
+whose repairs are each one transaction or a job of their own.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from hullwright.conductor.reconcile.rounds import ROUNDS
 from hullwright.flows.context import Shared
 from hullwright.objects.errors import Conflict
 from hullwright.persistence import instances
@@ -23,4 +26,4 @@ def console_log(shared: Shared, inputs: Mapping[str, Any]) -> str:
     return hypervisor.console_log(instance.uuid, int(inputs.get("max_bytes") or 102_400)).decode("utf-8", "replace")
 
 
-QUERIES: dict[str, Callable[[Shared, Mapping[str, Any]], Any]] = {"console_log": console_log}
+QUERIES: dict[str, Callable[[Shared, Mapping[str, Any]], Any]] = {"console_log": console_log, **ROUNDS}

@@ -63,7 +63,8 @@ class SwitchPower(Step):
             case "start_instance":
                 hypervisor.power_on(run.instance_uuid)
             case "stop_instance":
-                hypervisor.power_off(run.instance_uuid, run.conf.compute.shutdown_timeout_seconds)
+                timeout_seconds = 0.0 if run.job.inputs.get("force") else run.conf.compute.shutdown_timeout_seconds
+                hypervisor.power_off(run.instance_uuid, timeout_seconds)
             case "reboot_instance":
                 hypervisor.reboot(run.instance_uuid, hard=bool(run.job.inputs.get("hard")))
 

@@ -1,0 +1,231 @@
+"""Checks of records against records: resources, ports, volumes, instances, images.
+
+Each check takes a `View` and yields findings; whether somebody is working on an instance is judged by its caller (`checks.run`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import sqlalchemy as sa
+
+from hullwright.conductor.reconcile.findings import Finding
+from hullwright.conductor.reconcile.view import View
+from hullwright.objects.flavors import Flavor
+from hullwright.objects.instances import RequestSpec
+from hullwright.objects.states import VmState
+from hullwright.persistence.models.hosts import allocations, hosts, inventories
+from hullwright.persistence.models.images import images
+from hullwright.persistence.models.instances import instances
+from hullwright.persistence.models.networks import addresses, ports
+from hullwright.persistence.models.volumes import attachments, volumes
+
+# An instance that is on no host holds nothing, unless a job is at it.
+_no_guest = sa.or_(instances.c.uuid.is_(None), instances.c.deleted_at.is_not(None), instances.c.host.is_(None))
+_told = (instances.c.uuid.label("known"), instances.c.deleted_at, instances.c.vm_state)
+
+
+def _tell(row: Any) -> str:
+    """What is the matter with an instance that has no guest."""
+    if row.known is None:
+        return "there is no such instance"
+    if row.deleted_at is not None:
+        return "the instance is deleted"
+    return f"the instance is {row.vm_state} and on no host"
+
+
+# --- Resources -----------------------------------------------------------------------------------------------------------
+
+
+def allocation_without_instance(view: View) -> Iterator[Finding]:
+    """Who is on no host holds nothing."""
+    query = (
+        sa.select(allocations.c.instance_uuid, hosts.c.name, sa.func.min(allocations.c.created_at).label("since"), *_told)
+        .join(hosts, hosts.c.id == allocations.c.host_id)
+        .outerjoin(instances, instances.c.uuid == allocations.c.instance_uuid)
+        .where(_no_guest, view.about(allocations.c.instance_uuid))
+        .group_by(allocations.c.instance_uuid, hosts.c.name, *_told)
+    )
+    for row in view.conn.execute(query):
+        yield Finding(
+            "allocation_without_instance",
+            row.instance_uuid,
+            _tell(row),
+            host=row.name,
+            instance_uuid=row.instance_uuid,
+            since=row.deleted_at or row.since,
+        )
+
+
+def instance_without_allocation(view: View) -> Iterator[Finding]:
+    """Who is on a host holds there what its request takes, and nothing else."""
+    placed = sa.and_(instances.c.deleted_at.is_(None), instances.c.host.is_not(None))
+    here = allocations.join(hosts, hosts.c.id == allocations.c.host_id)
+    held = sa.exists().where(allocations.c.instance_uuid == instances.c.uuid).where(hosts.c.name == instances.c.host).select_from(here)
+    suspects = set(view.conn.execute(sa.select(instances.c.uuid).where(placed, ~held, view.about(instances.c.uuid))).scalars())
+    suspects |= _with_odd_amounts(view, placed)
+    for uuid in sorted(suspects):
+        row = view.conn.execute(
+            sa.select(instances.c.spec, instances.c.host, hosts.c.id.label("host_id"))
+            .join(hosts, hosts.c.name == instances.c.host)
+            .where(instances.c.uuid == uuid)
+        ).first()
+        if row is None:
+            continue  # its host is not registered any more
+        wanted = RequestSpec.from_dict(row.spec).resources()
+        claims = view.conn.execute(sa.select(allocations).where(allocations.c.instance_uuid == uuid)).all()
+        if {claim.resource_class: (claim.host_id, claim.amount) for claim in claims} == {n: (row.host_id, a) for n, a in wanted.items()}:
+            continue
+        elsewhere = any(claim.host_id != row.host_id for claim in claims)
+        holds = "resources of another host" if elsewhere else {claim.resource_class: claim.amount for claim in claims} or "nothing"
+        data = {"host_id": row.host_id, "resources": wanted}
+        yield Finding("instance_without_allocation", uuid, f"it takes {wanted} and holds {holds}", row.host, uuid, data=data)
+
+
+def _with_odd_amounts(view: View, placed: sa.ColumnElement[bool]) -> set[str]:
+    """Instances whose allocations may differ from their request. By flavor, of which there are few; the caller looks closer."""
+    group = (instances.c.flavor, allocations.c.resource_class, allocations.c.amount)
+    joined = sa.select(*group).join(allocations, allocations.c.instance_uuid == instances.c.uuid)
+    suspects: set[str] = set()
+    for flavor, resource_class, amount in view.conn.execute(joined.where(placed, view.about(instances.c.uuid)).group_by(*group)):
+        record = Flavor.from_dict(flavor)
+        full = record.resources().get(resource_class, 0)
+        plausible = {full, full - record.root_gb} if resource_class == "DISK_GB" else {full}
+        if amount not in plausible:
+            these = sa.and_(allocations.c.resource_class == resource_class, allocations.c.amount == amount)
+            of_flavor = instances.c.flavor == sa.bindparam("flavor", flavor, type_=instances.c.flavor.type)
+            query = sa.select(instances.c.uuid).join(allocations, allocations.c.instance_uuid == instances.c.uuid)
+            suspects |= set(view.conn.execute(query.where(placed, these, of_flavor, view.about(instances.c.uuid))).scalars())
+    return suspects
+
+
+def usage_miscounted(view: View) -> Iterator[Finding]:
+    """What is used of a host is the sum of its allocations."""
+    total = sa.func.coalesce(sa.func.sum(allocations.c.amount), 0)
+    key = (inventories.c.host_id, inventories.c.resource_class, inventories.c.used, hosts.c.name)
+    query = (
+        sa.select(*key, total.label("total"))
+        .join(hosts, hosts.c.id == inventories.c.host_id)
+        .outerjoin(
+            allocations,
+            sa.and_(allocations.c.host_id == inventories.c.host_id, allocations.c.resource_class == inventories.c.resource_class),
+        )
+        .where(view.about(hosts.c.name + " " + inventories.c.resource_class))
+        .group_by(*key)
+        .having(inventories.c.used != total)
+    )
+    for row in view.conn.execute(query):
+        evidence = f"{row.used} are counted as used, allocations sum up to {int(row.total)}"
+        data = {"host_id": row.host_id, "resource_class": row.resource_class}
+        mark = str(row.used - int(row.total))  # the same while others claim and release
+        yield Finding("usage_miscounted", f"{row.name} {row.resource_class}", evidence, row.name, mark=mark, data=data)
+
+
+# --- Ports and addresses -------------------------------------------------------------------------------------------------
+
+
+def port_without_instance(view: View) -> Iterator[Finding]:
+    """A port's owner is on a host."""
+    query = (
+        sa.select(ports.c.id, ports.c.device_id, ports.c.host, ports.c.created_at, *_told)
+        .outerjoin(instances, instances.c.uuid == ports.c.device_id)
+        .where(ports.c.device_id.is_not(None), ports.c.device_id != "", _no_guest, view.about(ports.c.id, ports.c.device_id))
+    )
+    for row in view.conn.execute(query):
+        since = row.deleted_at or row.created_at
+        yield Finding("port_without_instance", row.id, f"of {row.device_id}: {_tell(row)}", row.host, row.device_id, since)
+
+
+def address_without_port(view: View) -> Iterator[Finding]:
+    """An address is a port's."""
+    query = (
+        sa.select(addresses.c.subnet_id, addresses.c.address, addresses.c.port_id)
+        .outerjoin(ports, ports.c.id == addresses.c.port_id)
+        .where(ports.c.id.is_(None), view.about(addresses.c.subnet_id + " " + addresses.c.address))
+    )
+    for row in view.conn.execute(query):
+        data = {"subnet_id": row.subnet_id, "address": row.address}
+        yield Finding("address_without_port", f"{row.subnet_id} {row.address}", f"its port {row.port_id} is gone", data=data)
+
+
+# --- Volumes -------------------------------------------------------------------------------------------------------------
+
+
+def attachment_without_instance(view: View) -> Iterator[Finding]:
+    """Whoever has a volume attached is on a host."""
+    query = (
+        sa.select(
+            attachments.c.id, attachments.c.volume_id, attachments.c.instance_uuid, attachments.c.host, attachments.c.created_at, *_told
+        )
+        .outerjoin(instances, instances.c.uuid == attachments.c.instance_uuid)
+        .where(attachments.c.state != "deleting", _no_guest, view.about(attachments.c.id, attachments.c.instance_uuid))
+    )
+    for row in view.conn.execute(query):
+        evidence = f"volume {row.volume_id} is attached to {row.instance_uuid}: {_tell(row)}"
+        data = {"is_undo": row.deleted_at is None}
+        since = row.deleted_at or row.created_at
+        yield Finding("attachment_without_instance", row.id, evidence, row.host, row.instance_uuid, since, data=data)
+
+
+def volume_stuck(view: View) -> Iterator[Finding]:
+    """A volume's status is that of its attachment, or one that a job brings it out of."""
+    status, state = volumes.c.status, attachments.c.state
+    odd = sa.or_(
+        status.in_(("creating", "attaching", "deleting")),
+        sa.and_(status.in_(("reserved", "in-use")), attachments.c.id.is_(None)),
+        sa.and_(status == "available", state.is_not(None)),
+        sa.and_(status == "reserved", state == "attached"),
+        sa.and_(status == "in-use", state == "reserved"),
+    )
+    query = (
+        sa.select(volumes.c.id, status, volumes.c.host, volumes.c.created_at, attachments.c.instance_uuid, state.label("state"), *_told)
+        .outerjoin(attachments, attachments.c.volume_id == volumes.c.id)
+        .outerjoin(instances, instances.c.uuid == attachments.c.instance_uuid)
+        .where(odd, view.about(volumes.c.id))
+    )
+    for row in view.conn.execute(query):
+        if row.id in view.busy_volumes:
+            continue
+        is_doomed = "deleting" in (row.status, row.state)
+        if row.instance_uuid and not is_doomed and (row.known is None or row.deleted_at is not None):
+            continue  # the attachment is wrong, and another check's
+        held = f"attached to {row.instance_uuid} ({row.state})" if row.instance_uuid else "attached to nobody"
+        to = "deleting" if is_doomed else {"attached": "in-use", "reserved": "reserved"}.get(row.state or "", "")
+        to = to or ("error" if row.status == "creating" else "available")
+        if to == row.status and not is_doomed:
+            continue
+        yield Finding(
+            "volume_stuck",
+            row.id,
+            f"it is {row.status}, {held}, and no job is at it",
+            row.host,
+            row.instance_uuid,
+            mark=row.status,
+            data={"from": row.status, "to": to},
+        )
+
+
+# --- Instances and images ------------------------------------------------------------------------------------------------
+
+
+def instance_stranded(view: View) -> Iterator[Finding]:
+    """Whoever waits for work has a job."""
+    waits = sa.or_(instances.c.task_state.is_not(None), instances.c.vm_state == VmState.BUILDING)
+    columns = (instances.c.uuid, instances.c.vm_state, instances.c.task_state, instances.c.host, instances.c.updated_at)
+    query = sa.select(*columns).where(instances.c.deleted_at.is_(None), waits, view.about(instances.c.uuid))
+    for row in view.conn.execute(query):
+        evidence = f"it is {row.vm_state}/{row.task_state} and no job is open for it"
+        mark = f"{row.vm_state} {row.task_state}"
+        yield Finding("instance_stranded", row.uuid, evidence, row.host, row.uuid, row.updated_at, mark)
+
+
+def image_abandoned(view: View) -> Iterator[Finding]:
+    """Whatever is saving has somebody who sends."""
+    query = sa.select(images.c.id, images.c.updated_at).where(images.c.status == "saving", view.about(images.c.id))
+    for row in view.conn.execute(query):
+        if not view.uploading(row.id):
+            data = {"began_at": row.updated_at}
+            yield Finding(
+                "image_abandoned", row.id, "it is saving, and nobody writes it", since=row.updated_at, mark=str(row.updated_at), data=data
+            )

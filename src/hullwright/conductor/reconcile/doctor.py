@@ -1,0 +1,216 @@
+"""Looks, looks again, and mends: the one way in which drift is found and repaired, by the conductor and by hand.
+
+A finding counts when two looks have it with the grace period between them. Each repair checks it once more in its own transaction, in
+which nobody can begin to work on the instance, and leaves a `reconcile` entry in the instance's actions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy.engine import Connection, RowMapping
+
+from hullwright.conductor.reconcile import checks
+from hullwright.conductor.reconcile.findings import KINDS, Finding, Outcome
+from hullwright.conductor.reconcile.repairs import OUTRUN, REPAIRS, Repair
+from hullwright.conductor.reconcile.view import Answer, View, ask_hosts, ref_of
+from hullwright.conf import image as image_options
+from hullwright.drivers.image.local.store import ImageDirectory
+from hullwright.drivers.registry import Drivers
+from hullwright.objects.errors import HullwrightError, InstanceNotFound
+from hullwright.objects.states import OPEN_JOB_STATES
+from hullwright.persistence import actions, hosts, instances, jobs
+from hullwright.persistence.database import Database, now
+
+LOG = logging.getLogger(__name__)
+ACTION = "reconcile"
+MESSAGE_MAX = 255  # characters of an action's message
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one look found."""
+
+    findings: tuple[Finding, ...]
+    silent: Mapping[str, str]  # host -> why it could not be asked
+    answers: Mapping[str, Answer]
+    began_at: float
+
+    def keys(self) -> dict[str, float]:
+        """Key of each finding -> since when."""
+        return {finding.key: finding.since or self.began_at for finding in self.findings}
+
+    def confirming(self, earlier: Mapping[str, float]) -> Look:
+        """What an earlier look had found too, known since then."""
+        held = tuple(
+            dataclasses.replace(finding, since=finding.since or earlier[finding.key]) for finding in self.findings if finding.key in earlier
+        )
+        return dataclasses.replace(self, findings=held)
+
+
+class Doctor:
+    """Finds and mends drift of one installation. Cheap to make; holds nothing."""
+
+    def __init__(self, db: Database, drivers: Drivers, conf: Any) -> None:
+        """`drivers`: those of this process, closed by their owner."""
+        self._db = db
+        self._drivers = drivers
+        self._conf = conf
+        self._images = ImageDirectory(image_options.directory(conf)) if conf.image.driver == "local" else None
+
+    # --- Looking ---------------------------------------------------------------------------------------------------------
+
+    def look(self, *, names: Collection[str] | None = None, kinds: Collection[str] = tuple(KINDS)) -> Look:
+        """One look at the records and at the hosts, or at those `names` only; findings that are not about a host come with either.
+
+        Raises: DatabaseUnavailable.
+        """
+        began_at = now()
+        with self._db.read() as conn:
+            known = [host for host in hosts.list_all(conn) if names is None or host.name in names]
+            busy = self._busy(conn)
+        answers, silent = ask_hosts(self._drivers, [host for host in known if not host.forced_down], self._conf)
+        silent |= {host.name: "it was forced down" for host in known if host.forced_down}
+        with self._db.snapshot() as conn:
+            view = View(conn, answers, began_at=began_at, busy_before=busy, uploading=self._is_uploading)
+            found = tuple(checks.run(view, [kind for kind in checks.CHECKS if kind in kinds]))
+        if names is not None:
+            found = tuple(finding for finding in found if finding.host in names)
+        return Look(found, silent, answers, began_at)
+
+    def examine(self, *, grace_seconds: float, names: Collection[str] | None = None, kinds: Collection[str] = tuple(KINDS)) -> Look:
+        """Look twice; what both looks have.
+
+        Raises: DatabaseUnavailable.
+        """
+        first = self.look(names=names, kinds=kinds)
+        if not first.findings:
+            return first
+        time.sleep(grace_seconds)
+        return self.look(names=names, kinds=kinds).confirming(first.keys())
+
+    def _busy(self, conn: Connection) -> set[str]:
+        return {
+            str(job.instance_uuid or job.inputs.get("instance_uuid"))
+            for job in jobs.list_jobs(conn, states=OPEN_JOB_STATES, limit=1_000_000)
+        }
+
+    def _is_uploading(self, image_id: str) -> bool:
+        return self._images is not None and self._images.is_being_written(image_id)
+
+    # --- Mending ---------------------------------------------------------------------------------------------------------
+
+    def mend(self, look: Look, *, kinds: Collection[str], with_consent: bool = False, request_id: str) -> list[Outcome]:
+        """Mend what a look has confirmed, as far as it is of these kinds; the rest is told as found.
+
+        `with_consent`: also what might be somebody's after all.
+        Raises: DatabaseUnavailable; what was mended until then is mended.
+        """
+        run = Repair(request_id)
+        outcomes = []
+        for finding in look.findings:
+            if finding.kind not in kinds:
+                outcomes.append(Outcome(finding, "found"))
+            elif KINDS[finding.kind].needs_consent and not with_consent:
+                outcomes.append(Outcome(finding, "refused", "it might be somebody's after all: nothing is done without consent"))
+            else:
+                outcomes.append(self._mend(run, look, finding))
+        return outcomes
+
+    def _mend(self, run: Repair, look: Look, finding: Finding) -> Outcome:
+        try:
+            outcome = self._discard_image(finding) if finding.kind == "base_image_half" else self._repair(run, look, finding)
+        except OUTRUN as error:
+            outcome = Outcome(finding, "gone", f"somebody was quicker: {error}")
+        except HullwrightError as error:
+            outcome = Outcome(finding, "failed", error.text)
+        LOG.warning(
+            "%s %s%s: %s: %s%s",
+            finding.kind,
+            finding.subject,
+            f" on {finding.host}" if finding.host else "",
+            finding.evidence,
+            outcome.state,
+            f" ({outcome.text})" if outcome.text else "",
+        )
+        return outcome
+
+    def _repair(self, run: Repair, look: Look, finding: Finding) -> Outcome:
+        with self._db.write() as conn:
+            row = None
+            if finding.instance_uuid is not None:
+                with contextlib.suppress(InstanceNotFound):
+                    # Whoever wants to begin work on the instance changes this row first, and waits for us.
+                    row = instances.get_row(conn, finding.instance_uuid, deleted=True, for_update=True)
+            fresh = self._check_again(conn, run, look, finding)
+            if fresh is None:
+                return Outcome(finding, "gone", "it is not so any more")
+            text, job_uuid = REPAIRS[finding.kind](run, conn, fresh)
+            if row is not None:
+                self._record(conn, run, finding, row, text)
+        return Outcome(finding, "posted" if job_uuid else "mended", text, job_uuid)
+
+    def _check_again(self, conn: Connection, run: Repair, look: Look, finding: Finding) -> Finding | None:
+        view = View(
+            conn,
+            look.answers,
+            began_at=look.began_at,
+            uploading=self._is_uploading,
+            only=finding.subject,
+            not_counting=run.posted,
+        )
+        return next((found for found in checks.run(view, [finding.kind]) if found.key == finding.key), None)
+
+    def _discard_image(self, finding: Finding) -> Outcome:
+        """The host's own protocol for transfers tells whether somebody is at it; no transaction of ours could."""
+        with self._db.read() as conn:
+            host = hosts.get(conn, str(finding.host))
+        if self._drivers.virt(ref_of(host)).discard_half_image(finding.subject):
+            return Outcome(finding, "mended", "deleted")
+        return Outcome(finding, "gone", "somebody went on with it")
+
+    @staticmethod
+    def _record(conn: Connection, run: Repair, finding: Finding, row: RowMapping, text: str) -> None:
+        """The repair in the instance's own history."""
+        entry = actions.new_row(
+            instance_uuid=row["uuid"],
+            action=ACTION,
+            request_id=run.request_id,
+            project_id=row["project_id"],
+            user_id=ACTION,
+            job_uuid=None,
+        )
+        actions.start_rows(conn, [entry | {"message": f"{finding.kind}: {finding.evidence}: {text}"[:MESSAGE_MAX]}])
+
+
+def told(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+    """Outcomes for a job's result."""
+    return [
+        {
+            "kind": outcome.finding.kind,
+            "subject": outcome.finding.subject,
+            "host": outcome.finding.host,
+            "instance_uuid": outcome.finding.instance_uuid,
+            "since": outcome.finding.since,
+            "evidence": outcome.finding.evidence,
+            "repair": outcome.finding.repair,
+            "state": outcome.state,
+            "text": outcome.text,
+            "job_uuid": outcome.job_uuid,
+        }
+        for outcome in outcomes
+    ]
+
+
+def open_jobs(conn: Connection, uuids: Sequence[str]) -> Iterator[str]:
+    """Those of the jobs that have not ended."""
+    for uuid in uuids:
+        with contextlib.suppress(jobs.JobNotFound):
+            if jobs.get(conn, uuid).state in OPEN_JOB_STATES:
+                yield uuid

@@ -1,0 +1,128 @@
+"""Power states: what the record says is brought in line with what hypervisors say, as operators know it from Nova.
+
+The power state is always copied. A guest that went off by itself is stopped on record too; one that runs though its user stopped it is
+stopped; whatever else differs is only shown. No guest is ever started or made anew here. An instance with a task or an open job is left
+alone: that job knows better.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import sqlalchemy as sa
+
+from hullwright.objects.states import OPEN_JOB_STATES, PowerState, TaskState, VmState
+from hullwright.persistence import actions, instances, jobs
+from hullwright.persistence.database import Database
+from hullwright.persistence.models.instances import instances as instances_table
+from hullwright.persistence.models.jobs import jobs as jobs_table
+
+LOG = logging.getLogger(__name__)
+USER = "reconcile"
+
+_OFF = (PowerState.SHUTDOWN, PowerState.CRASHED)
+
+
+class Remedy(StrEnum):
+    """What is done about a power state that does not fit."""
+
+    NONE = "none"
+    STOP = "stop"  # as its user would
+    FORCE_STOP = "force_stop"  # the plug is pulled
+
+
+def remedy(vm_state: str, power: PowerState | None) -> Remedy:
+    """What to do about a guest in this power state; None: the host has no such guest, which is a finding and not a remedy's business."""
+    match vm_state:
+        case VmState.ACTIVE if power in (*_OFF, PowerState.SUSPENDED):
+            return Remedy.STOP
+        case VmState.STOPPED if power not in (None, PowerState.NOSTATE, *_OFF):
+            return Remedy.FORCE_STOP
+        case VmState.PAUSED if power in _OFF:
+            return Remedy.FORCE_STOP
+    return Remedy.NONE
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What was changed about one instance."""
+
+    uuid: str
+    vm_state: str
+    before: int
+    after: int
+    remedy: Remedy
+    job_uuid: str | None = None
+
+
+def sync(
+    db: Database,
+    host: str,
+    powers: Mapping[str, PowerState | None],
+    *,
+    asked_at: float,
+    request_id: str,
+    uuids: Iterable[str] | None = None,
+) -> list[Change]:
+    """Bring the instances of a host in line; `powers`: what its guests were in at `asked_at`, absent or None: no such guest.
+
+    `uuids`: only these. Raises: DatabaseUnavailable.
+    """
+    columns = (instances_table.c.uuid, instances_table.c.vm_state, instances_table.c.power_state)
+    query = sa.select(*columns).where(
+        instances_table.c.host == host,
+        instances_table.c.deleted_at.is_(None),
+        instances_table.c.task_state.is_(None),
+        instances_table.c.updated_at < asked_at,
+    )
+    if uuids is not None:
+        query = query.where(instances_table.c.uuid.in_(list(uuids)))
+    with db.read() as conn:
+        rows = conn.execute(query).all()
+    changes = []
+    for row in rows:
+        power = powers.get(row.uuid)
+        seen = PowerState.NOSTATE if power is None else power
+        if row.power_state != seen or remedy(row.vm_state, power) is not Remedy.NONE:
+            change = _apply(db, host, row.uuid, power, asked_at, request_id)
+            if change is not None:
+                changes.append(change)
+    return changes
+
+
+def _apply(db: Database, host: str, uuid: str, power: PowerState | None, asked_at: float, request_id: str) -> Change | None:
+    """One transaction, in which nothing has happened to the instance since its host was asked; else None."""
+    seen = PowerState.NOSTATE if power is None else power
+    with db.write() as conn:
+        query = sa.select(instances_table).where(instances_table.c.uuid == uuid).with_for_update()
+        row = conn.execute(query).first()
+        is_quiet = row is not None and (row.deleted_at, row.task_state, row.host) == (None, None, host) and row.updated_at < asked_at
+        if row is None or not is_quiet or _has_work(conn, uuid):
+            return None
+        needed = remedy(row.vm_state, power)
+        if needed is Remedy.NONE and row.power_state == seen:
+            return None
+        changes: dict[str, Any] = {"power_state": seen}
+        job_uuid = None
+        if needed is not Remedy.NONE:
+            changes["task_state"] = TaskState.POWERING_OFF
+            inputs = {"instance_uuid": uuid, "force": needed is Remedy.FORCE_STOP}
+            job_uuid = jobs.post(conn, kind="stop_instance", instance_uuid=uuid, inputs=inputs, request_id=request_id)
+        instances.transition(conn, uuid, expected_task_state=(None,), **changes)
+        if job_uuid is not None:
+            asked = {"instance_uuid": uuid, "request_id": request_id, "project_id": row.project_id, "user_id": USER}
+            why = f"power_state: the guest is {seen.name}, the instance {row.vm_state}: {needed.replace('_', ' ')}"
+            told = actions.new_row(**asked, action="reconcile", job_uuid=None) | {"message": why}
+            stop = actions.new_row(**asked, action="stop", job_uuid=job_uuid) | {"message": None}
+            actions.start_rows(conn, [told, stop])
+    LOG.warning("Instance %s on %s is %s, its guest is %s: %s", uuid, host, row.vm_state, seen.name, needed)
+    return Change(uuid, row.vm_state, row.power_state, int(seen), needed, job_uuid)
+
+
+def _has_work(conn: sa.Connection, uuid: str) -> bool:
+    query = sa.select(sa.literal(1)).where(jobs_table.c.instance_uuid == uuid, jobs_table.c.state.in_(OPEN_JOB_STATES))
+    return conn.execute(query.limit(1)).first() is not None
