@@ -131,8 +131,8 @@ class CleanHost(Step):
         except HostNotFound:
             return  # it was unregistered, and took what was left with it
         run.virt(host).destroy(uuid)
-        if lives_on is None:
-            run.network.unplug(ref, uuid)
+        run.network.unplug(ref, uuid)
+        if lives_on is None:  # else its volumes' bytes are wanted, and hosts may share them
             run.volume.disconnect(ref, uuid, discard=True)
 
     def revert(self, run: RunContext, **kwargs: Any) -> None:

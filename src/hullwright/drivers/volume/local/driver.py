@@ -126,7 +126,8 @@ class LocalVolumeDriver(VolumeDriver):
             if discard:
                 for attachment in attachments:
                     self._discard(host, attachment)
-            attached = [attachment.id for attachment in attachments if attachment.state == "attached" or attachment.host]
+            # Only what is attached here: a late cleaning of this host may meet a build that has gone on with another one.
+            attached = [attachment.id for attachment in attachments if attachment.host == host.name]
             if attached:
                 self._volumes.mark_attached(attached, None)
             if discard:
