@@ -21,7 +21,6 @@ from hullwright.persistence.database import now
 
 _UUIDS_SINCE = 53
 _INTERNAL_ZONE = "internal"
-_REASON_MAX = 255  # characters, as Nova's
 
 
 class ServiceNotFound(NotFound):
@@ -77,7 +76,7 @@ class Services(Resource):
             "status": "enabled" if host.takes_builds else "disabled",
             "state": "up" if is_up(host, self.context.conf.compute.service_down_time) else "down",
             "updated_at": iso_micro(host.last_seen_at) if host.last_seen_at else None,
-            "disabled_reason": (host.idle_reason or "")[:_REASON_MAX] or None,
+            "disabled_reason": host.idle_reason,
         }
         if minor >= 11:
             shown["forced_down"] = host.forced_down

@@ -8,6 +8,8 @@ from typing import Protocol
 
 from hullwright.objects.records import Record
 
+_IDLE_REASON_MAX = 255  # as Nova's
+
 
 @dataclass(frozen=True, slots=True)
 class Host(Record):
@@ -42,10 +44,10 @@ class Host(Record):
 
     @property
     def idle_reason(self) -> str | None:
-        """Why it takes no builds: what the operator said, or that it is in quarantine."""
+        """Why it takes no builds, in no more characters than an API's `disabled_reason` has: the operator's words, or the quarantine's."""
         if not self.enabled:
             return self.disabled_reason
-        return None if self.quarantined_at is None else f"quarantined: {self.quarantine_reason}"
+        return None if self.quarantined_at is None else f"quarantined: {self.quarantine_reason}"[:_IDLE_REASON_MAX]
 
 
 class Asked(Protocol):
