@@ -341,9 +341,11 @@ def full_disk(cloud: Cloud, host: str, megabytes: int = 8) -> Iterator[None]:
     inside = [*AS_ROOT, "nsenter", "-t", str(daemon.pid), "-m"]
     subprocess.run([*inside, "mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(path)], check=True, timeout=10)
     try:
+        cloud.virsh(host, "pool-refresh", cloud.conf.libvirt.pool_name)
         yield
     finally:
         subprocess.run([*inside, "umount", "-l", str(path)], check=True, timeout=10)
+        cloud.virsh(host, "pool-refresh", cloud.conf.libvirt.pool_name)
 
         def has_room() -> bool:
             with cloud.db.read() as connection:
