@@ -57,8 +57,8 @@ class _Rows:
 
 
 def check(house: House, *, marker: str | None = None, twins_on: Collection[str] = ()) -> None:
-    """Assert all of it. `marker`: a text that stands in user data and nowhere else. `twins_on`: hosts whose calls hung, so that a guest there
-    may have outlived its build's stay for a while.
+    """Assert all of it. `marker`: a text that stands in user data and nowhere else. `twins_on`: hosts whose calls hung, where a guest may
+    have outlived its build's stay for a while.
     """
     rows = _Rows(house)
     _check_work(rows)

@@ -25,7 +25,9 @@ class Wakeup:
         """`state_path`: the installation's directory; sockets go to its `run/`."""
         self._db = db
         self._directory = Path(state_path).resolve() / "run"
-        self._sender: socket.socket | None = None
+        # One socket for all threads: a datagram is sent whole.
+        self._sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._sender.setblocking(False)
         # In-process pokes and `close` come by this pair, whatever the database is.
         self._inner, self._outer = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         for end in (self._inner, self._outer):
@@ -40,15 +42,11 @@ class Wakeup:
             with contextlib.suppress(DatabaseUnavailable), self._db.read() as connection:
                 connection.exec_driver_sql(f"NOTIFY {CHANNEL}")
             return
-        if self._sender is None:
-            self._sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-            self._sender.setblocking(False)
         with contextlib.suppress(OSError):
             for path in self._directory.glob("*.wake"):
                 self._send(path)
 
     def _send(self, path: Path) -> None:
-        assert self._sender is not None
         try:
             self._sender.sendto(b"1", str(path))
         except (ConnectionRefusedError, FileNotFoundError):
