@@ -43,9 +43,8 @@ def test_a_build_that_the_first_host_refuses_to_start_boots_on_the_second_with_i
     assert (first["host"], first["state"], first["step"], first["error"]) == (FIRST, "failed", "spawn", "HypervisorError")
     assert "Unable to find an unused port in range" in first["reason"]
     assert (second["host"], second["state"]) == (SECOND, "succeeded")
-    assert {step["name"]: step["undo"] and step["undo"]["state"] for step in first["steps"] if step["name"] != "reschedule"} == dict.fromkeys(
-        ("select_host", "claim", "fetch_image", "connect_volumes", "plug_network", "spawn"), "REVERTED"
-    )
+    undone = {step["name"]: step["undo"] and step["undo"]["state"] for step in first["steps"] if step["name"] != "reschedule"}
+    assert undone == dict.fromkeys(("select_host", "claim", "fetch_image", "connect_volumes", "plug_network", "spawn"), "REVERTED")
     assert [check["hosts"] for check in second["placement"]["rejections"]] == [[FIRST]]
     timeline = cloud.command("--url", cloud.url, "server", "timeline", server_id)
     for words in ("undo spawn", "undo plug_network", "undo claim", "Unable to find an unused port", FIRST, SECOND):

@@ -289,8 +289,9 @@ class Cloud:
     def virsh(self, host: str, *words: str) -> str:
         """What virsh says of a host; empty when it fails."""
         done = subprocess.run(
-            ["virsh", "-q", "-c", self.hosts[host].uri, *words], capture_output=True, text=True, timeout=30, check=False, stdin=subprocess.DEVNULL
-        )
+            ["virsh", "-q", "-c", self.hosts[host].uri, *words],
+            capture_output=True, text=True, timeout=30, check=False, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
         return done.stdout if done.returncode == 0 else ""
 
 

@@ -1,0 +1,79 @@
+"""`hullwright up` on one real host, as its user meets it, with the real `openstack` client. Fixture `up`.
+
+Not for: one process at a time; see cloud.py.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .cloud import Cloud, empty_hosts
+from .libvirtd import Libvirtd
+
+OPENSTACK = Path(sys.executable).with_name("openstack")
+
+
+class Up:
+    """`hullwright up`, and the real `openstack` command with the clouds.yaml that it writes."""
+
+    def __init__(self, cloud: Cloud) -> None:
+        self.cloud = cloud
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        if self.process is None:
+            self.process = self.cloud.start("up")
+            self.cloud.await_api()
+
+    def interrupt(self) -> None:
+        """Ctrl-C, without waiting for the end."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGINT)
+
+    def await_end(self) -> int:
+        """Wait until it has drained; its exit code."""
+        assert self.process is not None
+        code = self.process.wait(90)
+        self.cloud.processes.remove(self.process)
+        self.process = None
+        return code
+
+    def openstack(self, *words: str, timeout_seconds: float = 120) -> str:
+        """Run `openstack` as a user does; it must succeed. Its output."""
+        done = subprocess.run(
+            [str(OPENSTACK), "--os-cloud", "hullwright", *words],
+            capture_output=True, text=True, timeout=timeout_seconds, check=False, stdin=subprocess.DEVNULL,
+            env=self.cloud.environment(), cwd=self.cloud.directory,
+        )  # fmt: skip
+        assert done.returncode == 0, f"{words}: {done.stderr}\n{self.cloud.log_end()}"
+        return done.stdout
+
+    def answer(self, *words: str) -> Any:
+        """Its output as JSON."""
+        return json.loads(self.openstack(*words, "-f", "json"))
+
+
+@pytest.fixture(scope="session")
+def _up(libvirt_host: Libvirtd, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    cloud = Cloud(tmp_path_factory.mktemp("up"), libvirt_host, busy_timeout_seconds=1.0)
+    with empty_hosts(cloud):
+        try:
+            yield Up(cloud)
+        finally:
+            cloud.close()
+
+
+@pytest.fixture
+def up(_up: Up) -> Up:
+    """The session's `hullwright up`, running."""
+    _up.start()
+    return _up
