@@ -26,6 +26,7 @@ COMMANDS = {
     "db upgrade": "db:Upgrade",
     "db current": "db:Current",
     "db check": "db:Check",
+    "doctor": "doctor:Run",
     "host add": "hosts:Add",
     "host list": "hosts:List",
     "host show": "hosts:Show",

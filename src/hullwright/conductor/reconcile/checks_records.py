@@ -23,6 +23,7 @@ from hullwright.persistence.models.volumes import attachments, volumes
 
 # An instance that is on no host holds nothing, unless a job is at it.
 _no_guest = sa.or_(instances.c.uuid.is_(None), instances.c.deleted_at.is_not(None), instances.c.host.is_(None))
+_placed_on = sa.case((instances.c.deleted_at.is_(None), instances.c.host)).label("placed_on")
 _told = (instances.c.uuid.label("known"), instances.c.deleted_at, instances.c.vm_state)
 
 
@@ -179,7 +180,16 @@ def volume_stuck(view: View) -> Iterator[Finding]:
         sa.and_(status == "in-use", state == "reserved"),
     )
     query = (
-        sa.select(volumes.c.id, status, volumes.c.host, volumes.c.created_at, attachments.c.instance_uuid, state.label("state"), *_told)
+        sa.select(
+            volumes.c.id,
+            status,
+            volumes.c.host,
+            volumes.c.created_at,
+            attachments.c.instance_uuid,
+            state.label("state"),
+            *_told,
+            _placed_on,
+        )
         .outerjoin(attachments, attachments.c.volume_id == volumes.c.id)
         .outerjoin(instances, instances.c.uuid == attachments.c.instance_uuid)
         .where(odd, view.about(volumes.c.id))
@@ -188,7 +198,7 @@ def volume_stuck(view: View) -> Iterator[Finding]:
         if row.id in view.busy_volumes:
             continue
         is_doomed = "deleting" in (row.status, row.state)
-        if row.instance_uuid and not is_doomed and (row.known is None or row.deleted_at is not None):
+        if row.instance_uuid and not is_doomed and row.placed_on is None:
             continue  # the attachment is wrong, and another check's
         held = f"attached to {row.instance_uuid} ({row.state})" if row.instance_uuid else "attached to nobody"
         to = "deleting" if is_doomed else {"attached": "in-use", "reserved": "reserved"}.get(row.state or "", "")

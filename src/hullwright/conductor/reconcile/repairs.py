@@ -183,7 +183,7 @@ def _job_without_instance(run: Repair, conn: Connection, finding: Finding) -> Do
 def _job_orphaned(run: Repair, conn: Connection, finding: Finding) -> Done:
     job_repairs.take_from(conn, finding.subject, finding.mark)
     run.posted.append(finding.subject)
-    return "queued again", finding.subject
+    return "queued again", None
 
 
 def _attempt_unclosed(run: Repair, conn: Connection, finding: Finding) -> Done:

@@ -1,0 +1,474 @@
+"""Drift of every kind, made on purpose: by SQL behind everybody's back, and on fake hosts. Each maker answers the subject of its finding.
+
+Not for: finding or mending it.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import sqlalchemy as sa
+
+from hullwright.conf import image as image_options
+from hullwright.drivers.fake_host import FakeHost
+from hullwright.objects.hosts import HostRef
+from hullwright.objects.images import Image
+from hullwright.objects.networks import Network, Port, Subnet
+from hullwright.objects.states import AttemptState, JobState, PowerState, TaskState, VmState
+from hullwright.objects.volumes import Volume
+from hullwright.persistence import conductors, images, instances, jobs, networks, ports, volumes
+from hullwright.persistence.database import now
+from hullwright.persistence.models import metadata
+from hullwright.persistence.models.hosts import allocations, hosts, inventories
+from hullwright.persistence.models.instances import instances as instances_table
+from hullwright.persistence.models.jobs import attempts, flows
+from hullwright.persistence.models.jobs import jobs as jobs_table
+from hullwright.persistence.models.networks import addresses
+from hullwright.persistence.models.volumes import attachments
+from hullwright.persistence.models.volumes import volumes as volumes_table
+from support.house import House
+
+LONG_AGO = 1000.0  # seconds
+
+
+def fake(house: House, name: str = "h1") -> FakeHost:
+    """A fake host's things."""
+    return FakeHost(HostRef(name, f"fake://{name}", "fake"), house.directory)
+
+
+def put_guest(house: House, instance_uuid: str, host: str = "h1", *, ours: bool = True, power: PowerState = PowerState.RUNNING) -> None:
+    """A guest that nobody asked for."""
+    thing = {
+        "uuid": instance_uuid,
+        "name": f"instance-{instance_uuid[:8]}",
+        "hostname": "x",
+        "ours": ours,
+        "power_state": int(power),
+        "starts": 1,
+    }
+    fake(house, host).things.put("guests", instance_uuid, thing, "define")
+
+
+def set_power(house: House, instance_uuid: str, power: PowerState, host: str = "h1") -> None:
+    """Behind our back."""
+    fake(house, host).things.change("guests", instance_uuid, {"power_state": int(power)}, None)
+
+
+def build(house: House, **fields: Any) -> str:
+    """An ACTIVE instance."""
+    (instance_uuid,) = house.create(**fields)
+    with house.conductor():
+        house.rest()
+    assert house.get(instance_uuid).vm_state == VmState.ACTIVE
+    return instance_uuid
+
+
+def delete(house: House, instance_uuid: str) -> None:
+    """Delete it properly."""
+    house.delete(instance_uuid)
+    with house.conductor():
+        house.rest()
+
+
+def change(house: House, instance_uuid: str, **columns: Any) -> None:
+    """Behind our back, long ago."""
+    with house.db.write() as conn:
+        conn.execute(
+            sa.update(instances_table).where(instances_table.c.uuid == instance_uuid).values(**columns, updated_at=now() - LONG_AGO)
+        )
+
+
+def insert_instance(house: House, **fields: Any) -> str:
+    """The row of an instance that nobody works on."""
+    instance = house.new_instance(**({"task_state": None, "vm_state": VmState.ERROR} | fields))
+    with house.db.write() as conn:
+        instances.create(conn, instance)
+    change(house, instance.uuid)
+    return instance.uuid
+
+
+def new_network(house: House) -> str:
+    """A network with a subnet."""
+    network_id = str(uuid.uuid4())
+    with house.db.write() as conn:
+        networks.create(conn, Network(network_id, "net", created_at=now()))
+        subnet = Subnet(
+            str(uuid.uuid4()), network_id, "sub", "10.9.0.0/24", allocation_pools=(("10.9.0.10", "10.9.0.250"),), created_at=now()
+        )
+        networks.create_subnet(conn, subnet)
+    return network_id
+
+
+def new_port(house: House, device_id: str | None, *, by_build: bool) -> str:
+    """A port with an address."""
+    network_id, port_id = new_network(house), str(uuid.uuid4())
+    with house.db.write() as conn:
+        pools = ports.lock_networks(conn, [network_id])[network_id]
+        port = Port(port_id, network_id, "", device_id=device_id, created_by_build=by_build, created_at=now() - LONG_AGO)
+        ports.create(conn, port, pools)
+    return port_id
+
+
+def new_volume(house: House, status: str, **fields: Any) -> str:
+    """A volume's row."""
+    volume = Volume(str(uuid.uuid4()), "v", 1, status=status, created_at=now() - LONG_AGO, **fields)
+    with house.db.write() as conn:
+        volumes.create(conn, volume)
+    return volume.id
+
+
+def attach(house: House, volume_id: str, instance_uuid: str, **fields: Any) -> str:
+    """An attachment's row."""
+    row = {
+        "id": str(uuid.uuid4()),
+        "volume_id": volume_id,
+        "instance_uuid": instance_uuid,
+        "position": 0,
+        "state": "attached",
+        "host": "h1",
+    }
+    row |= {"delete_on_termination": False, "created_by_build": False, "created_at": now() - LONG_AGO} | fields
+    with house.db.write() as conn:
+        conn.execute(sa.insert(attachments), [row])
+    return str(row["id"])
+
+
+def post_job(house: House, kind: str, *, state: str = JobState.QUEUED, owner: str | None = None, **fields: Any) -> str:
+    """A job's row; its instance may be given as `instance_uuid`."""
+    instance_uuid = fields.pop("instance_uuid", None)
+    inputs = fields.pop("inputs", {"instance_uuid": instance_uuid} if instance_uuid else {})
+    row = jobs.new_row(kind=kind, instance_uuid=instance_uuid, inputs=inputs, not_before=now() + LONG_AGO)
+    with house.db.write() as conn:
+        conn.execute(sa.insert(jobs_table), [row | {"state": state, "owner": owner} | fields])
+    return str(row["uuid"])
+
+
+# --- One maker per kind --------------------------------------------------------------------------------------------------
+
+
+def allocation_without_instance(house: House) -> str:
+    """Resources held by nobody, counted as used."""
+    instance_uuid = str(uuid.uuid4())
+    with house.db.write() as conn:
+        host_id = conn.execute(sa.select(hosts.c.id).where(hosts.c.name == "h1")).scalar_one()
+        row = {"instance_uuid": instance_uuid, "host_id": host_id, "resource_class": "VCPU", "amount": 3, "created_at": now()}
+        conn.execute(sa.insert(allocations), [row])
+        here = sa.and_(inventories.c.host_id == host_id, inventories.c.resource_class == "VCPU")
+        conn.execute(sa.update(inventories).where(here).values(used=inventories.c.used + 3))
+    return instance_uuid
+
+
+def instance_without_allocation(house: House) -> str:
+    """An instance whose claim is lost, in the count too."""
+    instance_uuid = build(house)
+    with house.db.write() as conn:
+        host_id = conn.execute(sa.select(hosts.c.id).where(hosts.c.name == "h1")).scalar_one()
+        conn.execute(sa.delete(allocations).where(allocations.c.instance_uuid == instance_uuid))
+        conn.execute(sa.update(inventories).where(inventories.c.host_id == host_id).values(used=0))
+    return instance_uuid
+
+
+def instance_with_another_claim(house: House) -> str:
+    """An instance that holds more than its flavor takes."""
+    instance_uuid = build(house)
+    with house.db.write() as conn:
+        here = sa.and_(allocations.c.instance_uuid == instance_uuid, allocations.c.resource_class == "VCPU")
+        conn.execute(sa.update(allocations).where(here).values(amount=7))
+        conn.execute(sa.update(inventories).where(inventories.c.resource_class == "VCPU").values(used=7))
+    return instance_uuid
+
+
+def usage_miscounted(house: House) -> str:
+    """A count that is off."""
+    build(house)
+    with house.db.write() as conn:
+        conn.execute(sa.update(inventories).where(inventories.c.resource_class == "MEMORY_MB").values(used=12345))
+    return "h1 MEMORY_MB"
+
+
+def port_of_a_build(house: House) -> str:
+    """A port that a build made for an instance that is gone."""
+    return new_port(house, insert_instance(house), by_build=True)
+
+
+def port_of_a_user(house: House) -> str:
+    """A user's port that still names an instance that is gone."""
+    return new_port(house, str(uuid.uuid4()), by_build=False)
+
+
+def address_without_port(house: House) -> str:
+    """An address whose port went without it; only a database without foreign keys can hold it."""
+    port_id = new_port(house, None, by_build=False)
+    with house.db.engine.connect() as conn:
+        row = conn.execute(sa.select(addresses).where(addresses.c.port_id == port_id)).one()
+        conn.exec_driver_sql("PRAGMA foreign_keys=OFF")
+        conn.exec_driver_sql("DELETE FROM ports WHERE id = ?", (port_id,))
+        conn.exec_driver_sql("PRAGMA foreign_keys=ON")
+    return f"{row.subnet_id} {row.address}"
+
+
+def attachment_of_a_user(house: House) -> str:
+    """A user's volume, attached to an instance that is gone."""
+    return attach(house, new_volume(house, "in-use"), str(uuid.uuid4()))
+
+
+def attachment_of_a_build(house: House) -> str:
+    """A volume that a build made and left."""
+    return attach(house, new_volume(house, "creating"), insert_instance(house), created_by_build=True, state="reserved", host=None)
+
+
+def volume_reserved(house: House) -> str:
+    """A volume reserved for nobody."""
+    return new_volume(house, "reserved")
+
+
+def volume_attaching(house: House) -> str:
+    """A volume attaching to nobody."""
+    return new_volume(house, "attaching")
+
+
+def volume_creating(house: House) -> str:
+    """A volume that nobody makes."""
+    return new_volume(house, "creating")
+
+
+def volume_deleting(house: House) -> str:
+    """A volume that nobody deletes."""
+    return new_volume(house, "deleting")
+
+
+def volume_available_and_attached(house: House) -> str:
+    """A volume that its instance has, and that counts as free."""
+    volume_id = new_volume(house, "available")
+    instance_uuid = build(house, block_devices=(house.request_volume(volume_id=volume_id),))
+    with house.db.write() as conn:
+        conn.execute(sa.update(volumes_table).where(volumes_table.c.id == volume_id).values(status="available"))
+    change(house, instance_uuid)
+    return volume_id
+
+
+def instance_stranded_in_a_build(house: House) -> str:
+    """An instance in BUILD whose job is lost, with claim, guest and port."""
+    port = house.request_port(new_network(house))
+    instance_uuid = build(house, networks=(port,))
+    with house.db.write() as conn:
+        conn.execute(sa.delete(jobs_table).where(jobs_table.c.instance_uuid == instance_uuid))
+    change(house, instance_uuid, vm_state=VmState.BUILDING, task_state=TaskState.SPAWNING)
+    return instance_uuid
+
+
+def instance_stranded_in_a_delete(house: House) -> str:
+    """An instance that nobody deletes."""
+    instance_uuid = build(house)
+    change(house, instance_uuid, task_state=TaskState.DELETING)
+    return instance_uuid
+
+
+def instance_stranded_at_the_power_button(house: House) -> str:
+    """An instance that nobody stops."""
+    instance_uuid = build(house)
+    change(house, instance_uuid, task_state=TaskState.POWERING_OFF)
+    return instance_uuid
+
+
+def image_abandoned(house: House) -> str:
+    """An image whose upload was killed."""
+    image = Image(str(uuid.uuid4()), "i", status="saving", created_at=now(), updated_at=now() - LONG_AGO)
+    with house.db.write() as conn:
+        images.create(conn, image)
+    directory = image_options.directory(house.conf)
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / f"{image.id}.part").write_bytes(b"some")
+    return image.id
+
+
+def job_stuck_build(house: House) -> str:
+    """A build whose undo failed."""
+    house.faults("h1", {"operation": "spawn", "error": "HypervisorError"}, {"operation": "destroy", "error": "HypervisorError"})
+    (instance_uuid,) = house.create()
+    with house.conductor():
+        house.rest()
+    house.faults("h1")
+    with house.db.read() as conn:
+        job = jobs.latest(conn, instance_uuid)
+    assert job is not None
+    assert job.state == JobState.STUCK
+    return job.uuid
+
+
+def job_stuck_delete(house: House) -> str:
+    """A delete that was parked because it crashed its conductors."""
+    instance_uuid = build(house)
+    house.delete(instance_uuid)
+    with house.db.write() as conn:
+        here = sa.and_(jobs_table.c.instance_uuid == instance_uuid, jobs_table.c.kind == "delete_instance")
+        job_uuid = conn.execute(sa.select(jobs_table.c.uuid).where(here)).scalar_one()
+        conn.execute(sa.update(jobs_table).where(here).values(state=JobState.STUCK, leases=9, error="crashed"))
+    return str(job_uuid)
+
+
+def job_stuck_volume(house: House) -> str:
+    """A new volume that got stuck."""
+    volume_id = new_volume(house, "creating")
+    return post_job(house, "create_volume", state=JobState.STUCK, inputs={"volume_id": volume_id}, error="crashed")
+
+
+def job_without_instance(house: House) -> str:
+    """A build of nobody."""
+    return post_job(house, "build_instance", instance_uuid=str(uuid.uuid4()))
+
+
+def job_orphaned(house: House) -> str:
+    """A job that a conductor took along."""
+    instance_uuid = insert_instance(house, vm_state=VmState.BUILDING, task_state=TaskState.SCHEDULING)
+    return post_job(house, "build_instance", state=JobState.RUNNING, owner="dead", instance_uuid=instance_uuid)
+
+
+def flow_unknown(house: House) -> str:
+    """A build that a later version began."""
+    instance_uuid = insert_instance(house, vm_state=VmState.BUILDING, task_state=TaskState.SCHEDULING)
+    job_uuid = post_job(house, "build_instance", instance_uuid=instance_uuid)
+    meta = {"factory": {"name": "hullwright.flows.build.build_instance_v99", "args": [], "kwargs": {}}}
+    with house.db.write() as conn:
+        conn.execute(sa.insert(flows), [{"uuid": job_uuid, "name": "build_instance", "state": "RUNNING", "meta": meta}])
+    return job_uuid
+
+
+def attempt_unclosed(house: House) -> str:
+    """An attempt that runs on after its build."""
+    instance_uuid = build(house)
+    with house.db.write() as conn:
+        job = jobs.latest(conn, instance_uuid)
+        assert job is not None
+        conn.execute(sa.update(attempts).where(attempts.c.job_uuid == job.uuid).values(state=AttemptState.RUNNING, finished_at=None))
+    return f"{job.uuid} 1"
+
+
+def conductor_stale(house: House) -> str:
+    """A conductor that died long ago."""
+    with house.db.write() as conn:
+        conductors.enlist(conn, id="dead", hostname="elsewhere", pid=1, version="0", lease_seconds=-LONG_AGO)
+    return "dead"
+
+
+def guest_of_deleted(house: House) -> str:
+    """The guest of a deleted instance, running."""
+    instance_uuid = build(house)
+    delete(house, instance_uuid)
+    change(house, instance_uuid)
+    put_guest(house, instance_uuid)
+    return instance_uuid
+
+
+def guest_misplaced(house: House) -> str:
+    """The guest of an instance in ERROR."""
+    instance_uuid = insert_instance(house)
+    put_guest(house, instance_uuid)
+    return instance_uuid
+
+
+def guest_elsewhere(house: House) -> str:
+    """A second guest of an instance, on another host."""
+    instance_uuid = build(house)
+    change(house, instance_uuid)
+    house.add_host("h2")
+    put_guest(house, instance_uuid, "h2")
+    return instance_uuid
+
+
+def guest_unknown(house: House) -> str:
+    """A guest of ours of which the database knows nothing."""
+    instance_uuid = str(uuid.uuid4())
+    put_guest(house, instance_uuid)
+    return instance_uuid
+
+
+def guest_missing(house: House) -> str:
+    """An instance whose guest somebody undefined."""
+    instance_uuid = build(house)
+    change(house, instance_uuid)
+    fake(house).things.drop("guests", instance_uuid, "destroy")
+    return instance_uuid
+
+
+def files_left(house: House) -> str:
+    """The disks of a deleted instance."""
+    instance_uuid = insert_instance(house)
+    change(house, instance_uuid, vm_state=VmState.DELETED, deleted_at=now() - LONG_AGO)
+    fake(house).things.put("disks", instance_uuid, {"name": "disk.config"}, None)
+    return instance_uuid
+
+
+def files_elsewhere(house: House) -> str:
+    """Disks of an instance on another host than its own."""
+    instance_uuid = build(house)
+    change(house, instance_uuid)
+    house.add_host("h2")
+    fake(house, "h2").things.put("disks", instance_uuid, {"name": "disk"}, None)
+    return instance_uuid
+
+
+def files_unknown(house: House) -> str:
+    """Disks of which the database knows nothing."""
+    instance_uuid = str(uuid.uuid4())
+    fake(house).things.put("disks", instance_uuid, {"name": "disk"}, None)
+    return instance_uuid
+
+
+def base_image_half(house: House) -> str:
+    """A transfer whose conductor died."""
+    image_id = str(uuid.uuid4())
+    fake(house).things.put("parts", image_id, {"done": 4711}, None)
+    return image_id
+
+
+def network_left(house: House) -> str:
+    """A network of which only a host knows."""
+    network_id = str(uuid.uuid4())
+    fake(house).things.put("networks", network_id, {"name": "net"}, None)
+    return network_id
+
+
+MAKERS: dict[str, tuple[str, Callable[[House], str]]] = {
+    maker.__name__: (kind, maker)
+    for kind, makers in {
+        "allocation_without_instance": [allocation_without_instance],
+        "instance_without_allocation": [instance_without_allocation, instance_with_another_claim],
+        "usage_miscounted": [usage_miscounted],
+        "port_without_instance": [port_of_a_build, port_of_a_user],
+        "address_without_port": [address_without_port],
+        "attachment_without_instance": [attachment_of_a_user, attachment_of_a_build],
+        "volume_stuck": [volume_reserved, volume_attaching, volume_creating, volume_deleting, volume_available_and_attached],
+        "instance_stranded": [instance_stranded_in_a_build, instance_stranded_in_a_delete, instance_stranded_at_the_power_button],
+        "image_abandoned": [image_abandoned],
+        "job_stuck": [job_stuck_build, job_stuck_delete, job_stuck_volume],
+        "job_without_instance": [job_without_instance],
+        "job_orphaned": [job_orphaned],
+        "flow_unknown": [flow_unknown],
+        "attempt_unclosed": [attempt_unclosed],
+        "conductor_stale": [conductor_stale],
+        "guest_of_deleted": [guest_of_deleted],
+        "guest_misplaced": [guest_misplaced],
+        "guest_elsewhere": [guest_elsewhere],
+        "guest_unknown": [guest_unknown],
+        "guest_missing": [guest_missing],
+        "files_left": [files_left],
+        "files_elsewhere": [files_elsewhere],
+        "files_unknown": [files_unknown],
+        "base_image_half": [base_image_half],
+        "network_left": [network_left],
+    }.items()
+    for maker in makers
+}
+
+
+def dump(house: House) -> str:
+    """Everything in the database and on the hosts, to be compared."""
+    with house.db.read() as conn:
+        rows = {table.name: [list(map(str, row)) for row in conn.execute(sa.select(table))] for table in metadata.sorted_tables}
+        names = list(conn.execute(sa.select(hosts.c.name)).scalars())
+    journals = {name: fake(house, name).things.lines() for name in names}
+    return json.dumps([rows, journals], default=str, sort_keys=True)
