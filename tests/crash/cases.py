@@ -17,12 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from crash.children import ask_api
+from crash.scenarios import MARKER, SCENARIOS, Facts
 from hullwright.drivers import fake_journal
 from support import invariants
 from support.house import ConductorProcess, House, _forks
-
-from crash.children import ask_api
-from crash.scenarios import MARKER, SCENARIOS, Facts, Scenario
 
 _CASE_SECONDS = 30.0
 _OPTIONS: dict[str, dict[str, Any]] = {
@@ -225,4 +224,3 @@ def _read(trace: Path) -> list[str]:
 def _last_words(house: House) -> str:
     lines = [line for line in house.logs().splitlines() if any(word in line for word in ("ERROR", "WARNING", "Error", "Traceback"))]
     return "\n  ".join(lines[-12:]) or "the logs say nothing"
-

@@ -1,4 +1,4 @@
-"""What runs inside child processes of the harness besides a conductor: one request to the API, and a user's delete in the middle of a build."""
+"""What runs in child processes of the harness besides a conductor: one request to the API, and a user's delete while a build runs."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from hullwright.objects.images import Image
 from hullwright.objects.networks import Network, NetworkRequest, Port, Subnet
 from hullwright.objects.states import AttemptState, VmState
 from hullwright.objects.volumes import BlockDeviceRequest, Volume
-from hullwright.persistence import attempts, events, faults, flavors, hosts, images, jobs, networks, ports, volumes
+from hullwright.persistence import attempts, faults, flavors, hosts, images, jobs, networks, ports, volumes
 from hullwright.persistence.database import now
 from support.house import ASKER, FLAVOR, House
 
@@ -39,7 +39,7 @@ class Scenario:
     title: str
     furnish: Callable[[House], Facts]
     expect: Callable[[House, Facts], None]  # asserts how it ended
-    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: {"conductor": {"max_concurrent_jobs": 1}})
     deletes_at: str = ""  # the user deletes the instance at the first boundary told so in the trace of the plain run
     deletes_where_killed: bool = False  # the user deletes the instance at the very boundary at which the process is killed
     asks_api: bool = False  # the process that is killed is the API's; `request` in the facts is what it is asked
@@ -214,7 +214,7 @@ def _expect_active(house: House, facts: Facts) -> None:
         assert [state for _, state in tried(house, uuid)] == [AttemptState.SUCCEEDED]
         assert instance.launched_at is not None
     done = effects(house, "h1") + effects(house, "h2")
-    once = {name: count for name in ("define", "start", "plug", "create_volume")}
+    once = dict.fromkeys(("define", "start", "plug", "create_volume"), count)
     assert dict(done) == once | {"image": done["image"]}, "each effect once, none undone"
     assert effects(house, "h1")["image"] <= 1
     assert _failed_builds(house) == {}
@@ -303,36 +303,28 @@ def _expect_asked_delete(house: House, facts: Facts) -> None:
         assert house.get(uuid).vm_state == VmState.ACTIVE
 
 
-def resumed(house: House) -> int:
-    """How many steps were taken up again, over all jobs."""
-    with house.db.read() as connection:
-        return sum(
-            1 for job in jobs.list_jobs(connection) for event in events.list_since(connection, job.uuid) if event.to_state == "RESUMED"
-        )
-
-
-_ONE_AT_A_TIME = {"conductor": {"max_concurrent_jobs": 1}}
-
 SCENARIOS = {
     scenario.name: scenario
     for scenario in (
-        Scenario("build", "build", _build, _expect_active, _ONE_AT_A_TIME),
-        Scenario("reschedule", "build, first host fails", lambda h: _build_with_broken(h, "h1"), _expect_active_on_second, _ONE_AT_A_TIME),
-        Scenario("fail", "build, every host fails", lambda h: _build_with_broken(h, "h1", "h2", "h3"), _expect_error, _ONE_AT_A_TIME),
-        Scenario("silent-undo", "build, first host fails and falls silent", _build_with_silent_undo, _expect_active_on_second, _ONE_AT_A_TIME),
-        Scenario("three", "three builds, one conductor thread", _three_builds, _expect_active, _ONE_AT_A_TIME),
+        Scenario("build", "build", _build, _expect_active),
+        Scenario("reschedule", "build, first host fails", lambda h: _build_with_broken(h, "h1"), _expect_active_on_second),
+        Scenario("fail", "build, every host fails", lambda h: _build_with_broken(h, "h1", "h2", "h3"), _expect_error),
+        Scenario("silent-undo", "build, first host fails and falls silent", _build_with_silent_undo, _expect_active_on_second),
+        Scenario("three", "three builds, one conductor thread", _three_builds, _expect_active),
         Scenario("three-at-once", "three builds side by side", _three_builds, _expect_active, {"conductor": {"max_concurrent_jobs": 3}}),
-        Scenario("parallel", "build, parallel engine", _build, _expect_active, {"conductor": {"max_concurrent_jobs": 1, "engine": "parallel"}}),
-        Scenario("delete", "delete", _delete, _expect_deleted, _ONE_AT_A_TIME),
-        Scenario("silent-delete", "delete, host silent", _delete_with_silent_host, _expect_deleted, _ONE_AT_A_TIME),
-        Scenario("delete-in-build", "delete while the guest is made", _build, _expect_deleted, _ONE_AT_A_TIME, deletes_at="effect define"),
-        Scenario("delete-anywhere", "delete at the boundary that kills", _build, _expect_deleted, _ONE_AT_A_TIME, deletes_where_killed=True),
-        Scenario("stop", "stop", _stop, _expect_power(VmState.STOPPED, "stop", 1), _ONE_AT_A_TIME),
-        Scenario("start", "start", _start, _expect_power(VmState.ACTIVE, "start", 2), _ONE_AT_A_TIME),
-        Scenario("reboot", "hard reboot", _reboot, _expect_power(VmState.ACTIVE, "reboot", 3), _ONE_AT_A_TIME),
-        Scenario("create-volume", "create volume", _create_volume, _expect_volume, _ONE_AT_A_TIME),
-        Scenario("delete-volume", "delete volume", _delete_volume, _expect_no_volume, _ONE_AT_A_TIME),
-        Scenario("post", "POST /servers, API killed", _ask_create, _expect_posted, _ONE_AT_A_TIME, asks_api=True),
-        Scenario("post-delete", "DELETE /servers, API killed", _ask_delete, _expect_asked_delete, _ONE_AT_A_TIME, asks_api=True),
+        Scenario(
+            "parallel", "build, parallel engine", _build, _expect_active, {"conductor": {"max_concurrent_jobs": 1, "engine": "parallel"}}
+        ),
+        Scenario("delete", "delete", _delete, _expect_deleted),
+        Scenario("silent-delete", "delete, host silent", _delete_with_silent_host, _expect_deleted),
+        Scenario("delete-in-build", "delete while the guest is made", _build, _expect_deleted, deletes_at="effect define"),
+        Scenario("delete-anywhere", "delete at the boundary that kills", _build, _expect_deleted, deletes_where_killed=True),
+        Scenario("stop", "stop", _stop, _expect_power(VmState.STOPPED, "stop", 1)),
+        Scenario("start", "start", _start, _expect_power(VmState.ACTIVE, "start", 2)),
+        Scenario("reboot", "hard reboot", _reboot, _expect_power(VmState.ACTIVE, "reboot", 3)),
+        Scenario("create-volume", "create volume", _create_volume, _expect_volume),
+        Scenario("delete-volume", "delete volume", _delete_volume, _expect_no_volume),
+        Scenario("post", "POST /servers, API killed", _ask_create, _expect_posted, asks_api=True),
+        Scenario("post-delete", "DELETE /servers, API killed", _ask_delete, _expect_asked_delete, asks_api=True),
     )
 }

@@ -31,7 +31,12 @@ from hullwright.flows import context, leftovers
 from hullwright.flows.step import Step
 from hullwright.persistence.database import Database
 
-DRIVERS = ((FakeDriver, VirtDriver), (LocalNetworkDriver, NetworkDriver), (LocalVolumeDriver, VolumeDriver), (LocalImageDriver, ImageDriver))
+DRIVERS = (
+    (FakeDriver, VirtDriver),
+    (LocalNetworkDriver, NetworkDriver),
+    (LocalVolumeDriver, VolumeDriver),
+    (LocalImageDriver, ImageDriver),
+)
 _BY_THE_CLOCK = ("heartbeat", "host-monitor", "facts-")  # names of threads; what they do comes at times, not in order
 
 

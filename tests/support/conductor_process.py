@@ -6,6 +6,10 @@ import os
 import sys
 from typing import Any
 
+import psycopg  # noqa: F401  imported before the fork, as is all that a database's first use would import
+import sqlalchemy.dialects.postgresql.psycopg
+import sqlalchemy.dialects.sqlite  # noqa: F401
+
 from hullwright.conductor.service import run
 from hullwright.conf import opts
 from hullwright.drivers import registry

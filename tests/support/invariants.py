@@ -36,8 +36,9 @@ _BEFORE = {
     "REVERTED": {"REVERTING", "RESUMED"},
     "REVERT_FAILURE": {"REVERTING", "RESUMED"},
 }
-_TABLES = (instances, instance_actions, allocations, inventories, hosts, jobs, flows, atoms, attempts, step_events) + (
-    (ports, addresses, subnets, attachments, volumes, images)
+_TABLES = (
+    *(instances, instance_actions, allocations, inventories, hosts, jobs, flows, atoms, attempts, step_events),
+    *(ports, addresses, subnets, attachments, volumes, images),
 )
 
 
