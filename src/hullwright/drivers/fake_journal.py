@@ -20,6 +20,8 @@ from typing import Any
 
 import orjson
 
+from hullwright.objects import fence
+
 Thing = dict[str, Any]
 _opened: dict[tuple[int, Path], Journal] = {}
 _opening = threading.Lock()
@@ -107,6 +109,7 @@ class Journal:
                 fcntl.flock(self._descriptor, fcntl.LOCK_UN)
 
     def _append(self, room: str, key: str, thing: Thing | None, operation: str | None) -> None:
+        fence.check()
         uuid = key if thing is None else thing.get("uuid", key)
         line = orjson.dumps(
             {

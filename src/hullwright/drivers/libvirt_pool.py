@@ -23,6 +23,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from hullwright.objects import fence
 from hullwright.objects.errors import HostDiskFull, HullwrightError, HypervisorError, HypervisorUnavailable
 from hullwright.objects.hosts import HostRef
 
@@ -193,6 +194,7 @@ class LibvirtPool:
         """
         slot = self._slot(host.uri)
         connection = self._checkout(slot, host)
+        fence.check()  # it may have taken long
         libvirt = load_libvirt()
         try:
             yield connection

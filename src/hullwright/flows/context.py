@@ -8,6 +8,7 @@ The context is injected into flows and never stored.
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
@@ -20,6 +21,7 @@ from hullwright.drivers.network.contract import NetworkDriver
 from hullwright.drivers.registry import Drivers
 from hullwright.drivers.virt.contract import VirtDriver
 from hullwright.drivers.volume.contract import VolumeDriver
+from hullwright.objects import fence
 from hullwright.objects.builds import Job
 from hullwright.objects.errors import BuildTimedOut, HypervisorTimeout, LeaseLost
 from hullwright.objects.hosts import HostRef
@@ -75,6 +77,8 @@ class RunContext:
         self.scheduler = shared.scheduler
         self.session = session
         self.job: Job = session.job
+        # Monotonic, so that a wall clock that is set meanwhile ends no build.
+        self._ends_at = math.inf if self.job.deadline_at is None else time.monotonic() + self.job.deadline_at - now()
         self.undoing = False  # set while a revert runs: an undo heeds neither a cancel nor the build's deadline
         self._lease_good = lease_good
         self._given_up = dict(given_up or {})
@@ -83,6 +87,8 @@ class RunContext:
         self._instance: Instance | None = None
         self._guest_name: str | None = None
         self._told_at: dict[str, float] = {}
+        self._acts_on: dict[str, str] = {}  # step under way -> the host whose door it last went through
+        self.cut_off_on: str | None = None  # the host that a step was acting on when it lost its lease
 
     # --- What the job is about -------------------------------------------------------------------------------------------
 
@@ -162,15 +168,32 @@ class RunContext:
             raise HypervisorTimeout(host=host or self.session.host or self.instance.host, step=step, seconds=self._given_up.pop(step))
         self._check_deadline()
         self.session.flush(heed_cancel=not self.undoing)
+        if acts_on := host or self.session.host:
+            self._acts_on[step] = acts_on
+
+    def check(self) -> None:
+        """For drivers, by `objects.fence`: just before an effect, however long ago the door was.
+
+        Raises: LeaseLost.
+        """
+        self.session.check_open()
+        self._check_lease()
+
+    def prove(self, connection: Connection) -> None:
+        """For the write transactions of stores, by `objects.fence`.
+
+        Raises: LeaseLost.
+        """
+        self.session.prove(connection)
 
     def _check_lease(self) -> None:
         if not self._lease_good():
             raise LeaseLost(f"job {self.job.uuid}: the heartbeat of its conductor has lapsed")
 
     def _check_deadline(self) -> None:
-        deadline_at = self.job.deadline_at
-        if deadline_at is not None and not self.undoing and now() > deadline_at:
-            raise BuildTimedOut(instance=self.job.instance_uuid, seconds=round(deadline_at - self.job.created_at))
+        if not self.undoing and time.monotonic() > self._ends_at:
+            seconds = round((self.job.deadline_at or 0.0) - self.job.created_at)
+            raise BuildTimedOut(instance=self.job.instance_uuid, seconds=seconds)
 
     # --- Being watched -----------------------------------------------------------------------------------------------------
 
@@ -181,16 +204,20 @@ class RunContext:
         self._begun[step] = time.monotonic()
         token = _current_step.set(step)
         try:
-            yield
+            with fence.standing_behind(self):
+                yield
+        except LeaseLost:
+            self.cut_off_on = self._acts_on.get(step, self.cut_off_on)
+            raise
         finally:
             _current_step.reset(token)
+            self._acts_on.pop(step, None)
             self._begun.pop(step, None)
             self.session.ended_at[step] = now()
 
     def overdue(self, limit: Callable[[str], float]) -> tuple[str, float] | None:
         """A step that has shown no progress for longer than its limit, or is at it when the build's time is over; and for how long."""
-        deadline_at = self.job.deadline_at
-        is_late = deadline_at is not None and not self.undoing and now() > deadline_at + _DEADLINE_GRACE_SECONDS
+        is_late = not self.undoing and time.monotonic() > self._ends_at + _DEADLINE_GRACE_SECONDS
         for step, begun in list(self._begun.items()):
             seconds = time.monotonic() - begun
             if seconds > limit(step) or (is_late and seconds > _DEADLINE_GRACE_SECONDS):

@@ -22,6 +22,7 @@ from sqlalchemy.engine import Connection
 from taskflow import states as flow_states
 from taskflow.persistence import models
 
+from hullwright.objects import fence
 from hullwright.objects.builds import Job
 from hullwright.objects.errors import BuildCancelled, LeaseLost, StoreUnavailable
 from hullwright.objects.states import StepState
@@ -103,7 +104,7 @@ class FlowSession(FlowStore):
 
         Raises: LeaseLost, StoreUnavailable, BuildCancelled.
         """
-        self._check_open()
+        self.check_open()
         if always or self._atoms or self._events or self._later or self._flow is not None:
             with self.transaction(heed_cancel=heed_cancel):
                 pass
@@ -115,8 +116,9 @@ class FlowSession(FlowStore):
         Raises: LeaseLost, StoreUnavailable, BuildCancelled.
         """
         with self._lock:
-            self._check_open()
-            with _mapped_outage(), self.db.write() as connection:
+            self.check_open()
+            # It proves the lease itself, with the same statement that counts the events.
+            with _mapped_outage(), fence.standing_behind(None), self.db.write() as connection:
                 if not jobs.hold(connection, self.job, seq=self._seq, progress=self.progress, heed_cancel=heed_cancel):
                     raise BuildCancelled(instance=self.job.instance_uuid)
                 self._write(connection)
@@ -126,12 +128,22 @@ class FlowSession(FlowStore):
             self._later.clear()
             self._flow, self.is_new = None, False
 
+    def prove(self, connection: Connection) -> None:
+        """In a write transaction of somebody else's, a store's: the job is ours until its commit.
+
+        Raises: LeaseLost.
+        """
+        self.check_open()
+        if not jobs.hold_still(connection, self.job):
+            raise LeaseLost(f"job {self.job.uuid}: fence {self.job.fence} is not {self.job.owner}'s any more")
+
     def write_later(self, write: Callable[[Connection], None]) -> None:
         """Have `write` done in the next barrier's transaction. For what must be written before anybody acts, and cannot fail."""
         with self._lock:
             self._later.append(write)
 
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
+        """Raises: LeaseLost when the job was taken from this thread."""
         if self._is_closed:
             raise LeaseLost(f"job {self.job.uuid}: it was taken from this thread")
 
@@ -153,7 +165,7 @@ class FlowSession(FlowStore):
     def save_flow(self, detail: models.FlowDetail) -> None:
         """Take the flow's new state, and atoms that it did not have before."""
         with self._lock:
-            self._check_open()
+            self.check_open()
             self._flow = detail
             for atom in detail:
                 if atom.uuid not in self._known:
@@ -167,7 +179,7 @@ class FlowSession(FlowStore):
     def save_atom(self, atom: models.AtomDetail) -> None:
         """Take an atom's new state; a change of state becomes an event."""
         with self._lock:
-            self._check_open()
+            self.check_open()
             self._atoms[atom.uuid] = atom
             before = self._states.get(atom.name)
             if before == atom.state:

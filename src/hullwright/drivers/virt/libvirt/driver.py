@@ -14,6 +14,7 @@ from hullwright.drivers.libvirt_pool import LibvirtPool, load_libvirt
 from hullwright.drivers.virt.contract import ImageSource, ReportProgress, VirtDriver, WatchGuests
 from hullwright.drivers.virt.libvirt import capabilities, config_drive, disks, domain_xml, domains
 from hullwright.drivers.virt.libvirt.image_transfer import ImageCache
+from hullwright.objects import fence
 from hullwright.objects.errors import HypervisorError, InstanceNotFound
 from hullwright.objects.guests import GuestInfo, GuestSpec
 from hullwright.objects.hosts import HostFacts, HostRef
@@ -88,7 +89,10 @@ class LibvirtDriver(VirtDriver):
         with self._connection(f"spawn {guest.name}") as connection:
             domain = domains.find(connection, guest.uuid)
             if domain is None:
-                domain = connection.defineXML(self._make_disks(connection, guest))
+                description = self._make_disks(connection, guest)
+                fence.check()
+                domain = connection.defineXML(description)
+            fence.check()
             domains.start(domain)
 
     def _make_disks(self, connection: Any, guest: GuestSpec) -> str:
@@ -99,6 +103,7 @@ class LibvirtDriver(VirtDriver):
         pool = self._pool.ensure(connection)
         made = []
         for disk in wanted:
+            fence.check()
             content = drive if disk.suffix == disks.CONFIG_DRIVE else None
             made.append((disk, disks.make(connection, pool, guest.uuid, disk, content)))
         return domain_xml.build(guest, settings, made, disks.make_console_log(pool, guest.uuid))
