@@ -1,6 +1,7 @@
 """A conductor's lease on life: one row that is renewed by a timer, and that all its jobs hang on.
 
-By this process's own monotonic clock a lease ends earlier than by the database's, so that an owner stops acting before others may begin.
+By this process's own clock a lease ends earlier than by the database's, so that an owner stops acting before others may begin. That clock
+is no wall clock, which may be set, and it does not stand still while the machine sleeps.
 """
 
 from __future__ import annotations
@@ -33,13 +34,13 @@ class Heartbeat:
         self._on_lost = on_lost
         self._hostname = socket.gethostname()
         self._stop = threading.Event()
-        self._good_until = 0.0  # monotonic
+        self._good_until = 0.0  # by `_clock`
         self._thread = threading.Thread(target=self._beat_for_ever, name="heartbeat", daemon=True)
         self.id = ""
 
     def is_good(self, owner: str | None) -> bool:
         """Whether jobs leased under the id `owner` are still ours to act on."""
-        return owner == self.id and time.monotonic() < self._good_until
+        return owner == self.id and _clock() < self._good_until
 
     def start(self) -> None:
         """Enlist, forget conductors of this machine whose process is gone, and begin to beat.
@@ -54,7 +55,7 @@ class Heartbeat:
         self._thread.start()
 
     def _enlist(self) -> None:
-        fresh, started = str(uuid.uuid4()), time.monotonic()
+        fresh, started = str(uuid.uuid4()), _clock()
         with self._db.write() as connection:
             conductors.enlist(
                 connection,
@@ -68,11 +69,15 @@ class Heartbeat:
 
     def _beat_for_ever(self) -> None:
         while not self._stop.wait(self._lease_seconds / 3):
-            with contextlib.suppress(DatabaseUnavailable):  # the next beat tries again; meanwhile our own clock runs out
+            try:
                 self._beat()
+            except DatabaseUnavailable as error:  # the next beat tries again; meanwhile our own clock runs out
+                LOG.warning("The heartbeat of conductor %s has to wait: %s", self.id, error)
+            except Exception:  # without its heart a conductor would stand there for ever, doing nothing
+                LOG.exception("The heartbeat of conductor %s failed", self.id)
 
     def _beat(self) -> None:
-        started = time.monotonic()
+        started = _clock()
         with self._db.write() as connection:
             renewed = conductors.beat(connection, self.id, self._lease_seconds)
         if renewed:
@@ -93,14 +98,22 @@ class Heartbeat:
             conductors.retire(connection, self.id)
 
 
+def _clock() -> float:
+    """Seconds that have really passed, those asleep included; from the machine's start."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 def _is_same_process(pid: int, started_at: float) -> bool:
-    """Whether the process that enlisted itself at that time is still there, and not another one under its number."""
+    """Whether the process that enlisted itself at that time may still be there; when another has its number, its lease tells."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return False
     if fields[0] == "Z":
         return False  # killed, not yet reaped
+    if pid != os.getpid():
+        return True  # when it was born cannot be compared: the wall clock may have been set since
+    # In a container a restarted conductor has the number of the one before it, which is ourselves now.
     boot = next(float(line.split()[1]) for line in Path("/proc/stat").read_text().splitlines() if line.startswith("btime"))
     born = boot + int(fields[19]) / os.sysconf("SC_CLK_TCK")
     return born <= started_at + 2.0  # btime is rounded to a second

@@ -23,7 +23,7 @@ from hullwright.objects.builds import Job
 from hullwright.objects.errors import HullwrightError, HypervisorTimeout, JobUnloadable, LeaseLost, StoreUnavailable
 from hullwright.objects.states import JobState
 from hullwright.persistence import atoms, events, jobs
-from hullwright.persistence.database import DatabaseUnavailable, now
+from hullwright.persistence.database import DatabaseUnavailable, read_clock
 from hullwright.persistence.session import FlowSession
 
 LOG = logging.getLogger(__name__)
@@ -79,10 +79,9 @@ class Runner:
             except (StoreUnavailable, DatabaseUnavailable) as error:
                 LOG.warning("Job %s waits for the database: %s", drive.job.uuid, error)
             except LeaseLost as error:
-                if drive.is_abandoned:
-                    self._clean_after(drive)
-                else:
+                if not drive.is_abandoned:
                     LOG.warning("Job %s is not ours any more: %s", drive.job.uuid, error)
+                self._clean_after(drive)
                 return
             again = None if drive.is_abandoned else self._await_database(drive.job)
             if again is None:
@@ -101,14 +100,25 @@ class Runner:
         return None
 
     def _clean_after(self, drive: Drive) -> None:
-        """A call that had been given up came back after all: what it did there meanwhile is cleaned up, unless the instance lives there."""
-        host = drive.run.session.host if drive.run is not None else None
+        """A call that had been given up, or outlived the lease, came back after all: what it did there meanwhile is cleaned up, unless the
+        instance lives there.
+        """
+        host = None
+        if drive.run is not None:
+            host = drive.run.session.host if drive.is_abandoned else drive.run.cut_off_on
         if drive.job.kind != "build_instance" or host is None:
             return
-        LOG.warning("Job %s: a call to host %s that had been given up has ended; the host is cleaned of it", drive.job.uuid, host)
-        with self._db.write() as connection:
-            inputs = {"instance_uuid": drive.job.instance_uuid, "host": host}
-            jobs.post(connection, kind="clean_host", instance_uuid=None, inputs=inputs, request_id=drive.job.request_id)
+        LOG.warning("Job %s: a call to host %s has ended after the job was taken; the host is cleaned of it", drive.job.uuid, host)
+        inputs = {"instance_uuid": drive.job.instance_uuid, "host": host}
+        while True:
+            try:
+                with self._db.write() as connection:
+                    jobs.post(connection, kind="clean_host", instance_uuid=None, inputs=inputs, request_id=drive.job.request_id)
+                return
+            except DatabaseUnavailable:
+                if self._draining():
+                    raise
+                time.sleep(_OUTAGE_PAUSE_SECONDS)
 
     # --- One run -----------------------------------------------------------------------------------------------------------
 
@@ -210,7 +220,7 @@ class Runner:
             failures = events.count(connection, job.uuid, step="", to_state=flow_states.REVERTED)
             pause = min(self._conf.conductor.retry_interval * 2 ** min(failures, 16), _LONGEST_RETRY_SECONDS)
             atoms.destroy_flow(connection, job.uuid)
-            jobs.give_back(connection, job, not_before=now() + pause, error=cause)
+            jobs.give_back(connection, job, not_before=read_clock(connection) + pause, error=cause)
         LOG.warning("Job %s (%s) is tried again in %.0f s: %s", job.uuid, job.kind, pause, cause)
 
     def _park(self, job: Job, reason: str) -> None:

@@ -23,7 +23,7 @@ from hullwright.drivers.registry import Drivers
 from hullwright.flows.context import Shared
 from hullwright.objects.builds import Job
 from hullwright.objects.errors import LeaseLost
-from hullwright.persistence import jobs
+from hullwright.persistence import conductors, jobs
 from hullwright.persistence.database import Database, DatabaseUnavailable
 from hullwright.persistence.images import SqlImageStore
 from hullwright.persistence.ports import SqlPortStore
@@ -120,7 +120,9 @@ class Conductor:
         if is_something_queued or look_for_orphans:
             with self._db.write() as connection:
                 if look_for_orphans:
-                    batch = jobs.lease(connection, self._heartbeat.id, free, orphans=True)
+                    conductors.shorten(connection, self._options.lease_seconds)
+                    batch = jobs.lease_again(connection, self._heartbeat.id, list(self._driving), free)
+                    batch += jobs.lease(connection, self._heartbeat.id, free - len(batch), orphans=True)
                 if len(batch) < free:
                     batch += jobs.lease(connection, self._heartbeat.id, free - len(batch))
         if look_for_orphans:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from hullwright.flows.context import RunContext
 from hullwright.objects.errors import HostNotFound, HypervisorUnavailable
 from hullwright.persistence import jobs
-from hullwright.persistence.database import now
+from hullwright.persistence.database import read_clock
 
 LOG = logging.getLogger(__name__)
 FIRST_TRY_SECONDS = 15.0
@@ -28,7 +28,7 @@ def _post(run: RunContext, kind: str, **inputs: str) -> None:
             instance_uuid=None,
             inputs={"instance_uuid": run.instance_uuid, **inputs},
             request_id=run.job.request_id,
-            not_before=now() + FIRST_TRY_SECONDS,
+            not_before=read_clock(connection) + FIRST_TRY_SECONDS,
         )
 
 

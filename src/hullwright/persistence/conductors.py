@@ -1,4 +1,7 @@
-"""Conductors and their heartbeats. All leases of a conductor hang on its one row: one statement renews them all."""
+"""Conductors and their heartbeats. All leases of a conductor hang on its one row: one statement renews them all.
+
+Leases begin and end by the database's clock, whatever the conductors' own clocks say.
+"""
 
 from __future__ import annotations
 
@@ -7,21 +10,43 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from hullwright.persistence.database import now
+from hullwright.persistence.database import clock, now
 from hullwright.persistence.models.jobs import conductors
+
+_LEASES_AHEAD = 4  # a lease that ends later than so many leases from now was given before the database's clock was set back
 
 
 def enlist(connection: Connection, *, id: str, hostname: str, pid: int, version: str, lease_seconds: float) -> None:
     """Record a conductor that starts. Its id is new at each start, so that jobs of its former life are orphans at once."""
+    ends = clock(connection) + lease_seconds
     connection.execute(
-        sa.insert(conductors).values(id=id, hostname=hostname, pid=pid, version=version, started_at=now(), expires_at=now() + lease_seconds)
+        sa.insert(conductors).values(id=id, hostname=hostname, pid=pid, version=version, started_at=now(), expires_at=ends)
     )
 
 
 def beat(connection: Connection, id: str, lease_seconds: float) -> bool:
     """Move the lease on. False when it has run out already: whatever it held may be somebody else's now."""
-    statement = sa.update(conductors).where(conductors.c.id == id, conductors.c.expires_at > now()).values(expires_at=now() + lease_seconds)
+    at = clock(connection)
+    statement = sa.update(conductors).where(conductors.c.id == id, conductors.c.expires_at > at).values(expires_at=at + lease_seconds)
     return connection.execute(statement).rowcount == 1
+
+
+def living(connection: Connection) -> sa.Select[Any]:
+    """The ids of those whose lease holds."""
+    return sa.select(conductors.c.id).where(conductors.c.expires_at > clock(connection))
+
+
+def hold_lapsed(connection: Connection) -> list[str]:
+    """The ids of those whose lease has ended, in a write transaction: until its commit none of them can come back to life."""
+    query = sa.select(conductors.c.id).where(conductors.c.expires_at <= clock(connection)).with_for_update()
+    return list(connection.execute(query).scalars())
+
+
+def shorten(connection: Connection, lease_seconds: float) -> None:
+    """Have no lease end long after it could: else the jobs of one that died would be nobody's when the clock was set back meanwhile."""
+    ends = clock(connection) + lease_seconds
+    too_late = conductors.c.expires_at > clock(connection) + lease_seconds * _LEASES_AHEAD
+    connection.execute(sa.update(conductors).where(too_late).values(expires_at=ends))
 
 
 def retire(connection: Connection, id: str) -> None:

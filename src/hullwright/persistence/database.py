@@ -18,7 +18,12 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, make_url
 
+from hullwright.objects import fence
 from hullwright.objects.errors import Unavailable
+
+_IDLE_SECONDS = 1.0  # a connection unused for longer is asked for a sign of life before it is handed out
+# How soon a server that vanished without a word (a power cut, a cut cable) is noticed; one that ends tells so itself.
+_POSTGRESQL = {"connect_timeout": 10, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 25_000}
 
 
 class DatabaseUnavailable(Unavailable):
@@ -46,7 +51,9 @@ class Database:
                 Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
             options["connect_args"] = {"check_same_thread": False, "cached_statements": 512}
         else:
-            options["pool_pre_ping"] = False  # a lost connection shows as DatabaseUnavailable and its pool is renewed
+            options["pool_pre_ping"] = False  # only idle connections are asked; one lost in use shows as DatabaseUnavailable
+            if self.is_postgresql:
+                options["connect_args"] = _POSTGRESQL
         # AUTOCOMMIT: a read costs no BEGIN and ROLLBACK; `write` says BEGIN itself, and how.
         self.engine = sa.create_engine(url, isolation_level="AUTOCOMMIT", **options)
         # SQLite has one writer; threads of one process queue here rather than in its sleeping busy handler.
@@ -66,9 +73,21 @@ class Database:
                 cursor.close()
 
             event.listen(self.engine, "connect", on_connect)
+        else:
+            event.listen(self.engine, "checkin", _note_use)
+            event.listen(self.engine, "checkout", self._ask_if_idle)
 
     def _count(self, *_args: Any) -> None:
         self.statements += 1
+
+    def _ask_if_idle(self, dbapi: Any, record: Any, _proxy: Any) -> None:
+        """After a server's restart all pooled connections are dead: the first request of a quiet process must not fail for that."""
+        if time.monotonic() - record.info.get("used_at", time.monotonic()) < _IDLE_SECONDS:
+            return
+        try:
+            self.engine.dialect.do_ping(dbapi)
+        except self.engine.dialect.loaded_dbapi.Error as error:
+            raise sa.exc.DisconnectionError() from error  # the pool connects anew
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Connection]:
@@ -101,12 +120,16 @@ class Database:
         """A connection inside a write transaction: committed at the end, rolled back on any exception.
 
         On SQLite it holds the write lock from the start, so that nothing read in it can have changed at commit.
+        In a step's thread it proves that the step's job is still ours, whoever writes: see `objects.fence`.
 
-        Raises: DatabaseUnavailable.
+        When the connection is cut at the commit, nobody knows whether it took place: what writes must find what it wrote.
+
+        Raises: DatabaseUnavailable, LeaseLost.
         """
         with self._translated(), self._writer, self.engine.connect() as connection:
             connection.exec_driver_sql("BEGIN IMMEDIATE" if self.is_sqlite else "BEGIN")
             try:
+                fence.prove(connection)
                 yield connection
                 connection.exec_driver_sql("COMMIT")
                 self.commits += 1
@@ -119,13 +142,26 @@ class Database:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError) as error:
-            reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-            raise DatabaseUnavailable(reason=reason) from error
+        except (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError, sa.exc.DisconnectionError) as error:
+            raise _unavailable(error) from error
+        except (sa.exc.PendingRollbackError, sa.exc.DBAPIError) as error:
+            # A connection that was cut can show in other classes too, in whatever came next on it.
+            if isinstance(error, sa.exc.DBAPIError) and not error.connection_invalidated:
+                raise
+            raise _unavailable(error) from error
 
     def close(self) -> None:
         """Close all connections."""
         self.engine.dispose()
+
+
+def _note_use(_dbapi: Any, record: Any) -> None:
+    record.info["used_at"] = time.monotonic()
+
+
+def _unavailable(error: BaseException) -> DatabaseUnavailable:
+    said = str(getattr(error, "orig", None) or error).strip()
+    return DatabaseUnavailable(reason=said.splitlines()[0] if said else type(error).__name__)
 
 
 def _enter_wal(cursor: Any, timeout_seconds: float) -> None:
@@ -142,5 +178,22 @@ def _enter_wal(cursor: Any, timeout_seconds: float) -> None:
 
 
 def now() -> float:
-    """Seconds since the epoch."""
+    """Seconds since the epoch, by this process. For what people read; what processes must agree on goes by `clock`."""
     return time.time()
+
+
+def clock(connection: Connection) -> sa.ColumnElement[float]:
+    """Seconds since the epoch, by the database: the one clock that conductors on several machines share."""
+    told = _CLOCKS.get(connection.dialect.name)
+    return told if told is not None else sa.literal(now(), sa.Double)
+
+
+def read_clock(connection: Connection) -> float:
+    """What `clock` says now."""
+    return float(connection.execute(sa.select(clock(connection))).scalar_one())
+
+
+_CLOCKS: dict[str, sa.ColumnElement[float]] = {
+    "postgresql": sa.cast(sa.extract("epoch", sa.func.clock_timestamp()), sa.Double),  # not now(): that stands still in a transaction
+    "sqlite": sa.literal_column("((julianday('now') - 2440587.5) * 86400.0)", sa.Double),
+}

@@ -12,14 +12,11 @@ from sqlalchemy.engine import Connection
 
 from hullwright.objects.states import OPEN_JOB_STATES, AttemptState, JobState
 from hullwright.persistence import atoms
+from hullwright.persistence.conductors import living
 from hullwright.persistence.database import now
-from hullwright.persistence.models.jobs import attempts, conductors, jobs
+from hullwright.persistence.models.jobs import attempts, jobs
 
 _NOT_AT_REST = (*OPEN_JOB_STATES, JobState.STUCK)
-
-
-def _living() -> sa.Select[Any]:
-    return sa.select(conductors.c.id).where(conductors.c.expires_at > now())
 
 
 def give_up(conn: Connection, uuid: str, why: str) -> str | None:
@@ -44,14 +41,14 @@ def begin_anew(conn: Connection, uuid: str) -> None:
 
 def take_from(conn: Connection, uuid: str, owner: str) -> None:
     """Queue a job whose conductor is gone. Its count of leases stays: it may be what crashed the conductor."""
-    here = sa.and_(jobs.c.uuid == uuid, jobs.c.state == JobState.RUNNING, jobs.c.owner == owner, jobs.c.owner.not_in(_living()))
+    here = sa.and_(jobs.c.uuid == uuid, jobs.c.state == JobState.RUNNING, jobs.c.owner == owner, jobs.c.owner.not_in(living(conn)))
     conn.execute(sa.update(jobs).where(here).values(state=JobState.QUEUED, owner=None))
 
 
 def cancel(conn: Connection, uuid: str) -> bool:
     """End an open job that no living conductor drives; the one that does is asked to stop. Answers whether it has ended."""
     here = sa.and_(jobs.c.uuid == uuid, jobs.c.state.in_(OPEN_JOB_STATES))
-    is_driven = sa.and_(jobs.c.state == JobState.RUNNING, jobs.c.owner.in_(_living()))
+    is_driven = sa.and_(jobs.c.state == JobState.RUNNING, jobs.c.owner.in_(living(conn)))
     ended = conn.execute(
         sa.update(jobs)
         .where(here, sa.not_(is_driven))

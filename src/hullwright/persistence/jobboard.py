@@ -171,9 +171,7 @@ class SqlJobBoard(base.JobBoard):  # type: ignore[misc]
 
     @staticmethod
     def _living(connection: Any, owner: str | None) -> bool:
-        query = sa.select(conductors_table.c.expires_at).where(conductors_table.c.id == owner)
-        expires_at = connection.execute(query).scalar()
-        return expires_at is not None and expires_at > time.time()
+        return connection.execute(conductors.living(connection).where(conductors_table.c.id == owner)).first() is not None
 
     def priority_of(self, uuid: str) -> base.JobPriority:
         """As posted."""

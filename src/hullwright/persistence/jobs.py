@@ -9,7 +9,7 @@ Not for: TaskFlow's view of jobs; see `jobboard.py`.
 from __future__ import annotations
 
 import uuid as uuids
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -18,7 +18,8 @@ from sqlalchemy.engine import Connection, RowMapping
 from hullwright.objects.builds import Job
 from hullwright.objects.errors import LeaseLost, NotFound
 from hullwright.objects.states import OPEN_JOB_STATES, JobState
-from hullwright.persistence.database import now
+from hullwright.persistence import conductors as conductors_rows
+from hullwright.persistence.database import clock, now
 from hullwright.persistence.models.jobs import conductors, jobs
 
 BOARD = "hullwright"  # the board of our own conductors
@@ -153,23 +154,24 @@ def has_open(connection: Connection, instance_uuid: str, kind: str) -> bool:
 
 def leasable(connection: Connection, *, board: str = BOARD) -> bool:
     """Whether `lease` would find a queued job; a cheap look without a transaction."""
-    return connection.execute(_queued(1, board)).first() is not None
+    return connection.execute(_queued(connection, 1, board)).first() is not None
 
 
-def _queued(limit: int, board: str) -> sa.Select[Any]:
+def _queued(connection: Connection, limit: int, board: str) -> sa.Select[Any]:
+    is_due = jobs.c.not_before <= clock(connection)
     return (
         sa.select(jobs.c.id)
-        .where(jobs.c.board == board, jobs.c.state == JobState.QUEUED, jobs.c.not_before <= now(), _is_first_of_its_instance)
+        .where(jobs.c.board == board, jobs.c.state == JobState.QUEUED, is_due, _is_first_of_its_instance)
         .order_by(jobs.c.rank, jobs.c.id)
         .limit(limit)
     )
 
 
-def _orphaned(limit: int, board: str) -> sa.Select[Any]:
-    living = sa.select(conductors.c.id).where(conductors.c.expires_at > now())
+def _orphaned(limit: int, board: str, dead: Sequence[str]) -> sa.Select[Any]:
+    is_orphan = sa.or_(jobs.c.owner.in_(dead), jobs.c.owner.not_in(sa.select(conductors.c.id)))
     return (
         sa.select(jobs.c.id)
-        .where(jobs.c.board == board, jobs.c.state == JobState.RUNNING, jobs.c.owner.not_in(living))
+        .where(jobs.c.board == board, jobs.c.state == JobState.RUNNING, is_orphan)
         .order_by(jobs.c.rank, jobs.c.id)
         .limit(limit)
     )
@@ -177,7 +179,21 @@ def _orphaned(limit: int, board: str) -> sa.Select[Any]:
 
 def lease(connection: Connection, owner: str, limit: int, *, orphans: bool = False, board: str = BOARD) -> list[Job]:
     """Take up to `limit` jobs for the conductor `owner`, inside a write transaction: queued ones, or those of conductors that died."""
-    candidates = _orphaned(limit, board) if orphans else _queued(limit, board)
+    # Held: a conductor whose lease has just ended must not renew it while its jobs are being taken.
+    candidates = _orphaned(limit, board, conductors_rows.hold_lapsed(connection)) if orphans else _queued(connection, limit, board)
+    return _take(connection, owner, candidates)
+
+
+def lease_again(connection: Connection, owner: str, driven: Collection[str], limit: int, *, board: str = BOARD) -> list[Job]:
+    """Take up jobs that are the conductor's own by the record, and that it does not drive: the answer to a lease's commit was lost.
+
+    `driven`: uuids of those that it does drive.
+    """
+    mine = sa.and_(jobs.c.board == board, jobs.c.state == JobState.RUNNING, jobs.c.owner == owner, jobs.c.uuid.not_in(driven))
+    return _take(connection, owner, sa.select(jobs.c.id).where(mine).order_by(jobs.c.rank, jobs.c.id).limit(limit))
+
+
+def _take(connection: Connection, owner: str, candidates: sa.Select[Any]) -> list[Job]:
     if connection.dialect.name == "postgresql":
         candidates = candidates.with_for_update(skip_locked=True, of=jobs)
     ids = list(connection.execute(candidates).scalars())
@@ -190,7 +206,7 @@ def lease(connection: Connection, owner: str, limit: int, *, orphans: bool = Fal
 
 def lease_one(connection: Connection, owner: str, uuid: str) -> Job | None:
     """Take one job that nobody drives, inside a write transaction; None when it has an owner or has ended."""
-    living = sa.select(conductors.c.id).where(conductors.c.expires_at > now())
+    living = conductors_rows.living(connection)
     is_free = sa.or_(jobs.c.state == JobState.QUEUED, sa.and_(jobs.c.state == JobState.RUNNING, jobs.c.owner.not_in(living)))
     taken = connection.execute(sa.update(jobs).where(jobs.c.uuid == uuid, is_free).values(**_taken_by(owner)))
     return get(connection, uuid) if taken.rowcount == 1 else None
@@ -250,6 +266,14 @@ def is_held(connection: Connection, job: Job) -> bool:
         jobs.c.id == job.id, jobs.c.owner == job.owner, jobs.c.fence == job.fence, jobs.c.state == JobState.RUNNING
     )
     return connection.execute(query).first() is not None
+
+
+def hold_still(connection: Connection, job: Job) -> bool:
+    """Whether the lease is in force, inside a write transaction that changes nothing of the job: nothing can take it before the commit."""
+    query = sa.select(sa.literal(1)).where(
+        jobs.c.id == job.id, jobs.c.owner == job.owner, jobs.c.fence == job.fence, jobs.c.state == JobState.RUNNING
+    )
+    return connection.execute(query.with_for_update(read=True)).first() is not None
 
 
 def end(connection: Connection, job: Job, state: JobState, *, result: Any = None, error: str | None = None, progress: int = 100) -> None:

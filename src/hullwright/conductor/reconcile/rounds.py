@@ -20,7 +20,7 @@ from hullwright.flows.context import Shared
 from hullwright.objects.hosts import Host
 from hullwright.objects.states import JobState, PowerState
 from hullwright.persistence import hosts, jobs
-from hullwright.persistence.database import now
+from hullwright.persistence.database import now, read_clock
 from hullwright.persistence.models.jobs import jobs as jobs_table
 
 LOG = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ def reconcile(shared: Shared, inputs: Mapping[str, Any]) -> dict[str, Any] | Non
         if look.findings:
             first = dict(list(look.keys().items())[:CONFIRMED_MAX])
             with shared.db.write() as conn:
-                not_before = now() + conf.reconcile.grace_seconds
+                not_before = read_clock(conn) + conf.reconcile.grace_seconds
                 jobs.post(
                     conn,
                     kind=RECONCILE,
