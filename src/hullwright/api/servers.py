@@ -9,16 +9,17 @@ import falcon
 import sqlalchemy as sa
 from sqlalchemy.engine import RowMapping
 
-from hullwright.api import server_filters
+from hullwright.api import idempotency, server_filters
 from hullwright.api.context import ApiContext, Caller, caller, microversion
 from hullwright.api.links import Links, cut, plain_address
 from hullwright.api.resource import Resource, asker, send
 from hullwright.api.schemas import servers as schemas
 from hullwright.api.schemas.parts import truth
-from hullwright.api.server_create import Batch, generated_password, prepare
+from hullwright.api.server_create import generated_password, prepare
 from hullwright.api.server_views import DEFAULT_GROUPS, ServerView
-from hullwright.objects.errors import BadRequest
+from hullwright.objects.errors import BadRequest, HullwrightError
 from hullwright.persistence import instances, server_pages
+from hullwright.persistence.idempotency_keys import KeyedRequest, Made
 
 
 class Servers(Resource):
@@ -33,25 +34,46 @@ class Servers(Resource):
         self._list(req, resp, detail=True)
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Create one server, or several alike. When this answers, the builds are on record."""
-        body = self.body(req, schemas.CREATE)
-        batch = prepare(self.context, req, body)
-        self.context.client.create_servers(batch.instances, asker(req))
-        links = Links(req, self.context.conf)
-        resp.location = links.of("servers", batch.instances[0].uuid)[0]["href"]
-        send(resp, self._created(body["server"], batch, links), 202)
+        """Create one server, or several alike. When this answers, the builds are on record.
 
-    def _created(self, asked: Mapping[str, Any], batch: Batch, links: Links) -> dict[str, Any]:
+        With an Idempotency-Key the same request can be sent again and makes nothing again.
+        """
+        body = self.body(req, schemas.CREATE)
+        who = self.require(req, "servers:create")
+        once = idempotency.read(req, body, who, self.context.conf)
+        made = idempotency.made_before(self.context.db, once)
+        again = made is not None
+        if made is None:
+            made, again = self._create(req, body, once)
+        links = Links(req, self.context.conf)
+        resp.location = links.of("servers", made.server_ids[0])[0]["href"]
+        if again:
+            resp.set_header(idempotency.REPLAYED_HEADER, "true")
+        send(resp, self._created(body["server"], made, links, again=again), 202)
+
+    def _create(self, req: falcon.Request, body: Mapping[str, Any], once: KeyedRequest | None) -> tuple[Made, bool]:
+        """What was made, and whether a twin of this request made it in the meantime."""
+        try:
+            batch = prepare(self.context, req, body)
+            self.context.client.create_servers(batch.instances, asker(req), once)
+        except HullwrightError:
+            # A twin that was quicker has the key, and perhaps the port or volume for which this one was refused.
+            made = idempotency.made_before(self.context.db, once)
+            if made is None:
+                raise
+            return made, True
+        return Made(tuple(instance.uuid for instance in batch.instances), batch.reservation_id), False
+
+    def _created(self, asked: Mapping[str, Any], made: Made, links: Links, *, again: bool) -> dict[str, Any]:
         if truth(asked.get("return_reservation_id", False)):
-            return {"reservation_id": batch.reservation_id}
-        first = batch.instances[0]
+            return {"reservation_id": made.reservation_id}
         server: dict[str, Any] = {
-            "id": first.uuid,
-            "links": links.of("servers", first.uuid),
+            "id": made.server_ids[0],
+            "links": links.of("servers", made.server_ids[0]),
             "security_groups": DEFAULT_GROUPS,
-            "OS-DCF:diskConfig": first.disk_config,
+            "OS-DCF:diskConfig": asked.get("OS-DCF:diskConfig", "MANUAL"),
         }
-        if self.context.conf.api.enable_instance_password:
+        if self.context.conf.api.enable_instance_password and not again:
             server["adminPass"] = asked.get("adminPass") or generated_password()
         return {"server": server}
 

@@ -146,6 +146,9 @@ def _shortened(text: str, longest: int = _LONGEST_ECHO) -> str:
     return text if len(text) <= longest else text[:longest] + "..."
 
 
+_BROKEN_OFF = "The request's body ended before its announced length, or came too slowly."
+
+
 def read_json(req: falcon.Request, max_bytes: int) -> Any:
     """The request's body.
 
@@ -157,7 +160,12 @@ def read_json(req: falcon.Request, max_bytes: int) -> Any:
     if (req.content_length or 0) > max_bytes:
         raise HttpError(413, f"The request's body is longer than {max_bytes} bytes.")
     # A chunked body has no length; Falcon's bounded stream would take it for empty.
-    data = (req.stream if req.content_length is None else req.bounded_stream).read(max_bytes + 1)
+    try:
+        data = (req.stream if req.content_length is None else req.bounded_stream).read(max_bytes + 1)
+    except OSError:
+        raise HttpError(400, _BROKEN_OFF) from None
+    if len(data) < (req.content_length or 0):
+        raise HttpError(400, _BROKEN_OFF)
     if len(data) > max_bytes:
         raise HttpError(413, f"The request's body is longer than {max_bytes} bytes.")
     try:

@@ -13,11 +13,12 @@ from typing import Any
 from sqlalchemy.engine import Connection
 
 from hullwright.objects.builds import Job
-from hullwright.objects.errors import Unavailable
+from hullwright.objects.errors import Conflict, Unavailable
 from hullwright.objects.instances import Instance
 from hullwright.objects.states import OPEN_JOB_STATES, JobState, TaskState, VmState
-from hullwright.persistence import actions, instances, jobs
+from hullwright.persistence import actions, idempotency_keys, instances, jobs
 from hullwright.persistence.database import Database, now
+from hullwright.persistence.idempotency_keys import KeyedRequest
 from hullwright.persistence.wakeup import Wakeup
 
 BUILD = "build_instance"
@@ -46,6 +47,12 @@ class QueryFailed(Unavailable):
     message = "{reason}"
 
 
+class KeyTaken(Conflict):
+    """Another request of the same project with the same key was quicker."""
+
+    message = "A request with this Idempotency-Key was just made."
+
+
 @dataclass(frozen=True, slots=True)
 class Asker:
     """Whose request the work is for; it goes into the record of actions."""
@@ -64,10 +71,12 @@ class ConductorClient:
         self._conf = conf
         self._wakeup = wakeup
 
-    def create_servers(self, batch: Sequence[Instance], asker: Asker) -> list[str]:
+    def create_servers(self, batch: Sequence[Instance], asker: Asker, once: KeyedRequest | None = None) -> list[str]:
         """Write new instances with their builds in one transaction; answers the builds' job uuids.
 
-        When this returns, the builds happen, whoever dies.
+        When this returns, the builds happen, whoever dies. `once`: the key under which this may be written only once.
+
+        Raises: KeyTaken; nothing is written then.
         """
         build_timeout = self._conf.conductor.build_timeout
         deadline_at = now() + build_timeout if build_timeout else None
@@ -83,9 +92,16 @@ class ConductorClient:
         ]
         begun = [self._action(row, asker) for row in posted]
         with self._db.write() as conn:
+            if once is not None:
+                # First, so that of two that come at once the second waits here and has written nothing.
+                uuids = [instance.uuid for instance in batch]
+                if not idempotency_keys.remember(conn, once, uuids, batch[0].reservation_id):
+                    raise KeyTaken
             instances.create_many(conn, batch)
             actions.start_rows(conn, begun)
             jobs.post_rows(conn, posted)
+            if once is not None:
+                idempotency_keys.forget_some(conn, once.keep_seconds)
         self._wakeup.poke()
         return [row["uuid"] for row in posted]
 

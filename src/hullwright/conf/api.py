@@ -44,6 +44,13 @@ OPTS = [
         help="Longest request body, image uploads aside. User data alone may be 65535 bytes.",
     ),
     cfg.IntOpt("max_servers_per_request", default=1000, min=1, help="Most servers that one request may create."),
+    cfg.IntOpt(
+        "idempotency_key_hours",
+        default=48,
+        min=24,
+        help="How long the Idempotency-Key of a create request is remembered: so long the same request is answered with "
+        "the same servers.",
+    ),
     cfg.IntOpt("metadata_items", default=128, min=-1, help="Most metadata items of a server; -1: no limit."),
     cfg.BoolOpt(
         "enable_instance_password",

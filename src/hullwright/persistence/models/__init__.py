@@ -2,6 +2,7 @@
 
 from hullwright.persistence.models import (  # noqa: F401
     hosts,
+    idempotency_keys,
     images,
     instances,
     jobs,
