@@ -166,6 +166,42 @@ class HostExists(Conflict):
     message = "Host {id} is registered already."
 
 
+class AggregateNotFound(NotFound):
+    """No such aggregate."""
+
+    message = "Aggregate {id} could not be found."
+
+
+class AggregateHostNotFound(NotFound):
+    """The host is not in the aggregate."""
+
+    message = "Aggregate {id} has no host {host}."
+
+
+class AggregateNameExists(Conflict):
+    """An aggregate of that name is there already."""
+
+    message = "Aggregate {name} already exists."
+
+
+class AggregateHostExists(Conflict):
+    """The host is in the aggregate already."""
+
+    message = "Aggregate {id} already has host {host}."
+
+
+class InvalidAggregateAction(Conflict):
+    """The aggregate's hosts do not allow it."""
+
+    message = "Unable to perform action '{action}' on aggregate {id}. Reason: {reason}."
+
+
+class ServerGroupNotFound(NotFound):
+    """No such server group."""
+
+    message = "Instance group {id} could not be found."
+
+
 class InstanceInvalidState(Conflict):
     """The action is not possible in this state."""
 
@@ -290,6 +326,12 @@ class ComputeResourcesUnavailable(Reschedulable):
     """The host has no room left, though it had when it was chosen."""
 
     message = "Insufficient compute resources on {host}: {reason}"
+
+
+class ServerGroupPolicyViolated(ComputeResourcesUnavailable):
+    """A member of the server group was quicker: the host is no more one that the group's policy allows."""
+
+    message = "Host {host} would break the {policy} policy of server group {group}."
 
 
 class RescheduledException(Reschedulable):

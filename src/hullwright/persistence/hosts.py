@@ -6,16 +6,18 @@ Not for: claiming what they have; that is `allocations`, and nothing here ever t
 from __future__ import annotations
 
 import uuid as uuids
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from hullwright.objects.aggregates import ZONE_KEY
 from hullwright.objects.errors import Conflict, HostExists, HostNotFound
 from hullwright.objects.hosts import Host, HostFacts, Inventory
 from hullwright.persistence.database import now
 from hullwright.persistence.inserts import insert_if_absent
+from hullwright.persistence.models.groups import aggregate_hosts, aggregates
 from hullwright.persistence.models.hosts import allocations, hosts, inventories
 
 _host_columns = [hosts.c[name] for name in Host.__dataclass_fields__]
@@ -39,7 +41,8 @@ def register(conn: Connection, name: str, uri: str, driver: str = "libvirt", *, 
 
     Raises: HostExists.
     """
-    values = {"uuid": str(uuids.uuid4()), "name": name, "uri": uri, "driver": driver, "availability_zone": availability_zone}
+    values = {"uuid": str(uuids.uuid4()), "name": name, "uri": uri, "driver": driver}
+    zones = {"availability_zone": availability_zone, "home_zone": availability_zone}
     try:
         conn.execute(sa.insert(hosts).values(**values, checked_at=0.0, last_seen_at=0.0, created_at=now()))
     except sa.exc.IntegrityError as error:
@@ -122,7 +125,20 @@ def set_availability_zone(conn: Connection, name: str, availability_zone: str) -
 
     Raises: HostNotFound.
     """
-    _change(conn, name, availability_zone=availability_zone)
+    host_id = get(conn, name).id
+    _change(conn, name, home_zone=availability_zone)
+    settle_zones(conn, [host_id])
+
+
+def settle_zones(conn: Connection, host_ids: Collection[int]) -> None:
+    """Put hosts into the zone that an aggregate gives them, else into their own."""
+    members = sa.select(aggregate_hosts.c.host_id, aggregates.c.metadata).join(aggregates).where(aggregate_hosts.c.host_id.in_(host_ids))
+    given = {row.host_id: zone for row in conn.execute(members) if (zone := row.metadata.get(ZONE_KEY))}
+    zones = sa.select(hosts.c.id, hosts.c.availability_zone, hosts.c.home_zone).where(hosts.c.id.in_(host_ids)).order_by(hosts.c.id)
+    for row in conn.execute(zones).all():
+        zone = given.get(row.id, row.home_zone)
+        if zone != row.availability_zone:
+            conn.execute(sa.update(hosts).where(hosts.c.id == row.id).values({"availability_zone": zone} | _next_generation))
 
 
 def _change(conn: Connection, name: str, **values: Any) -> None:

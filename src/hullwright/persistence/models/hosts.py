@@ -32,6 +32,7 @@ hosts = Table(
     Column("forced_down", Boolean, nullable=False, default=False),
     Column("availability_zone", String(255), nullable=False, default="nova"),
     Column("facts", Json),  # HostFacts
+    Column("home_zone", String(255), nullable=False, default="nova"),  # its zone while it is in no aggregate that is one
     Column("failed_builds", Integer, nullable=False, default=0),
     Column("failed_step", String(64)),  # of the latest failed build
     Column("failed_in_step", Integer, nullable=False, default=0),  # builds in a row that failed at that step

@@ -14,6 +14,19 @@ depends_on = None
 def upgrade() -> None:
     """Apply."""
     op.create_table(
+        "aggregates",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column("uuid", sa.String(length=36), nullable=False),
+        sa.Column("name", sa.String(length=255), nullable=False),
+        sa.Column("metadata", sa.Text(), nullable=False),
+        sa.Column("generation", sa.Integer(), nullable=False),
+        sa.Column("created_at", sa.Double(), nullable=False),
+        sa.Column("updated_at", sa.Double(), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_aggregates")),
+        sa.UniqueConstraint("name", name=op.f("uq_aggregates_name")),
+        sa.UniqueConstraint("uuid", name=op.f("uq_aggregates_uuid")),
+    )
+    op.create_table(
         "atoms",
         sa.Column("uuid", sa.String(length=36), nullable=False),
         sa.Column("flow_uuid", sa.String(length=36), nullable=False),
@@ -98,6 +111,7 @@ def upgrade() -> None:
         sa.Column("disabled_reason", sa.String(length=255), nullable=True),
         sa.Column("forced_down", sa.Boolean(), nullable=False),
         sa.Column("availability_zone", sa.String(length=255), nullable=False),
+        sa.Column("home_zone", sa.String(length=255), nullable=False),
         sa.Column("facts", sa.Text(), nullable=True),
         sa.Column("failed_builds", sa.Integer(), nullable=False),
         sa.Column("failed_step", sa.String(length=64), nullable=True),
@@ -106,6 +120,7 @@ def upgrade() -> None:
         sa.Column("quarantine_reason", sa.Text(), nullable=True),
         sa.Column("probed_at", sa.Double(), nullable=True),
         sa.Column("generation", sa.Integer(), nullable=False),
+        sa.Column("changed", sa.BigInteger(), nullable=False),
         sa.Column("error", sa.Text(), nullable=True),
         sa.Column("checked_at", sa.Double(), nullable=False),
         sa.Column("last_seen_at", sa.Double(), nullable=False),
@@ -115,7 +130,11 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_hosts")),
         sa.UniqueConstraint("name", name=op.f("uq_hosts_name")),
         sa.UniqueConstraint("uuid", name=op.f("uq_hosts_uuid")),
+        sqlite_autoincrement=True,
     )
+    with op.batch_alter_table("hosts", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_hosts_changed"), ["changed"], unique=False)
+
     op.create_table(
         "idempotency_keys",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
@@ -279,6 +298,29 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_networks_name"), ["name"], unique=False)
 
     op.create_table(
+        "removed_hosts",
+        sa.Column("host_id", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("changed", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("host_id", name=op.f("pk_removed_hosts")),
+    )
+    with op.batch_alter_table("removed_hosts", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_removed_hosts_changed"), ["changed"], unique=False)
+
+    op.create_table(
+        "server_groups",
+        sa.Column("uuid", sa.String(length=36), nullable=False),
+        sa.Column("name", sa.String(length=255), nullable=False),
+        sa.Column("project_id", sa.String(length=255), nullable=False),
+        sa.Column("user_id", sa.String(length=255), nullable=False),
+        sa.Column("policy", sa.String(length=32), nullable=False),
+        sa.Column("max_server_per_host", sa.Integer(), nullable=True),
+        sa.Column("created_at", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("uuid", name=op.f("pk_server_groups")),
+    )
+    with op.batch_alter_table("server_groups", schema=None) as batch_op:
+        batch_op.create_index("ix_server_groups_project", ["project_id", "created_at"], unique=False)
+
+    op.create_table(
         "step_events",
         sa.Column("job_uuid", sa.String(length=36), nullable=False),
         sa.Column("seq", sa.Integer(), nullable=False),
@@ -324,6 +366,20 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("volumes", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_volumes_name"), ["name"], unique=False)
+
+    op.create_table(
+        "aggregate_hosts",
+        sa.Column("aggregate_id", sa.BigInteger(), nullable=False),
+        sa.Column("host_id", sa.BigInteger(), nullable=False),
+        sa.Column("created_at", sa.Double(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["aggregate_id"], ["aggregates.id"], name=op.f("fk_aggregate_hosts_aggregate_id_aggregates"), ondelete="CASCADE"
+        ),
+        sa.ForeignKeyConstraint(["host_id"], ["hosts.id"], name=op.f("fk_aggregate_hosts_host_id_hosts"), ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("aggregate_id", "host_id", name=op.f("pk_aggregate_hosts")),
+    )
+    with op.batch_alter_table("aggregate_hosts", schema=None) as batch_op:
+        batch_op.create_index("ix_aggregate_hosts_host", ["host_id"], unique=False)
 
     op.create_table(
         "allocations",
@@ -407,10 +463,14 @@ def upgrade() -> None:
         sa.Column("reserved", sa.BigInteger(), nullable=False),
         sa.Column("allocation_ratio", sa.Double(), nullable=False),
         sa.Column("used", sa.BigInteger(), nullable=False),
+        sa.Column("changed", sa.BigInteger(), nullable=False),
         sa.CheckConstraint("used >= 0", name="used_not_negative"),
         sa.ForeignKeyConstraint(["host_id"], ["hosts.id"], name=op.f("fk_inventories_host_id_hosts"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("host_id", "resource_class", name=op.f("pk_inventories")),
     )
+    with op.batch_alter_table("inventories", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_inventories_changed"), ["changed"], unique=False)
+
     op.create_table(
         "ports",
         sa.Column("id", sa.String(length=36), nullable=False),
@@ -431,6 +491,21 @@ def upgrade() -> None:
     with op.batch_alter_table("ports", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_ports_device_id"), ["device_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_ports_network_id"), ["network_id"], unique=False)
+
+    op.create_table(
+        "server_group_members",
+        sa.Column("instance_uuid", sa.String(length=36), nullable=False),
+        sa.Column("group_uuid", sa.String(length=36), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["group_uuid"], ["server_groups.uuid"], name=op.f("fk_server_group_members_group_uuid_server_groups"), ondelete="CASCADE"
+        ),
+        sa.ForeignKeyConstraint(
+            ["instance_uuid"], ["instances.uuid"], name=op.f("fk_server_group_members_instance_uuid_instances"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("instance_uuid", name=op.f("pk_server_group_members")),
+    )
+    with op.batch_alter_table("server_group_members", schema=None) as batch_op:
+        batch_op.create_index("ix_server_group_members_group", ["group_uuid"], unique=False)
 
     op.create_table(
         "subnets",
