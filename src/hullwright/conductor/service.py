@@ -83,6 +83,12 @@ class Conductor:
         self._stopping.set()
         self._wakeup.poke_self()
 
+    def heed_signals(self) -> None:
+        """Have SIGTERM and SIGINT stop this conductor at once. For the process's main thread."""
+        signal.signal(signal.SIGTERM, self.stop)
+        signal.signal(signal.SIGINT, self.stop)
+        self._wakeup.hear_signals()
+
     def _start_heartbeat(self) -> None:
         while not self._stopping.is_set():
             try:
@@ -201,8 +207,7 @@ def run(conf: Any) -> None:
         pool_size=max(conf.database.pool_size, conf.conductor.max_concurrent_jobs + 8),
     )
     conductor = Conductor(db, conf)
-    signal.signal(signal.SIGTERM, conductor.stop)
-    signal.signal(signal.SIGINT, conductor.stop)
+    conductor.heed_signals()
     try:
         conductor.run()
     finally:

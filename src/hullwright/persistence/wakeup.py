@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import signal
 import socket
 import uuid
 from pathlib import Path
@@ -35,6 +36,7 @@ class Wakeup:
         self._listener: socket.socket | None = None
         self._path: Path | None = None
         self._postgresql: object | None = None
+        self._hears_signals = False
 
     def poke(self) -> None:
         """Wake every conductor. Never fails: a conductor that is not there needs no waking."""
@@ -59,6 +61,14 @@ class Wakeup:
         """Wake only this process's `wait`."""
         with contextlib.suppress(OSError):
             self._outer.send(b"1")
+
+    def hear_signals(self) -> None:
+        """Have this process's signals end `wait`, whichever thread the kernel hands them to. For the main thread.
+
+        A signal that another thread takes interrupts the main thread's sleep before Python knows of it, and the sleep goes on.
+        """
+        signal.set_wakeup_fd(self._outer.fileno(), warn_on_full_buffer=False)
+        self._hears_signals = True
 
     def listen(self) -> None:
         """Be woken by pokes from now on."""
@@ -116,6 +126,8 @@ class Wakeup:
 
     def close(self) -> None:
         """Stop listening and remove the socket."""
+        if self._hears_signals:
+            signal.set_wakeup_fd(-1)
         for end in (self._inner, self._outer, self._listener, self._sender):
             if end is not None:
                 end.close()
