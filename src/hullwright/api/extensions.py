@@ -1,4 +1,4 @@
-"""/extensions, a fixed list that old clients probe, and the collections that are empty because nothing fills them yet."""
+"""/extensions: a fixed list that old clients probe."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ _ALIASES = {
     "OS-FLV-EXT-DATA": "FlavorExtraData",
     "OS-SCH-HNT": "SchedulerHints",
     "OS-SRV-USG": "ServerUsage",
+    "os-aggregates": "Aggregates",
     "os-availability-zone": "AvailabilityZone",
     "os-config-drive": "ConfigDrive",
     "os-console-output": "ConsoleOutput",
@@ -33,6 +34,7 @@ _ALIASES = {
     "os-lock-server": "LockServer",
     "os-multiple-create": "MultipleCreate",
     "os-quota-sets": "Quotas",
+    "os-server-groups": "ServerGroups",
     "os-server-start-stop": "ServerStartStop",
     "os-services": "Services",
     "os-user-data": "UserData",
@@ -68,20 +70,3 @@ def _extension(alias: str) -> dict[str, Any]:
         "namespace": "http://docs.openstack.org/compute/ext/fake_xml",
         "updated": "2014-12-03T00:00:00Z",
     }
-
-
-class ServerGroups(Resource):
-    """Server groups: there are none, and none can be made."""
-
-    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """None."""
-        send(resp, {"server_groups": []})
-
-
-class Aggregates(Resource):
-    """Host aggregates: there are none, and none can be made; zones are an attribute of hosts."""
-
-    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """None."""
-        self.require(req, "os-aggregates")
-        send(resp, {"aggregates": []})

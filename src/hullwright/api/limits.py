@@ -10,7 +10,7 @@ from hullwright.api.context import caller, microversion
 from hullwright.api.key_pairs import MAX_KEY_PAIRS
 from hullwright.api.links import last
 from hullwright.api.resource import Resource, send
-from hullwright.persistence import instances
+from hullwright.persistence import instances, server_groups
 
 _UNLIMITED = -1
 _NETWORK_QUOTAS = ("fixed_ips", "floating_ips", "networks", "security_group_rules", "security_groups")
@@ -28,18 +28,19 @@ class Limits(Resource):
             self.context.policy.require(req, "os-quota-sets:show", project_id)
         with self.context.db.read() as conn:
             count, vcpus, memory_mb = instances.count_living(conn, project_id)
+            groups = server_groups.count(conn, project_id)
         absolute: dict[str, Any] = {
             "maxServerMeta": self.context.conf.api.metadata_items,
             "maxTotalInstances": _UNLIMITED,
             "maxTotalCores": _UNLIMITED,
             "maxTotalRAMSize": _UNLIMITED,
             "maxTotalKeypairs": MAX_KEY_PAIRS,
-            "maxServerGroups": 0,
-            "maxServerGroupMembers": 0,
+            "maxServerGroups": _UNLIMITED,
+            "maxServerGroupMembers": _UNLIMITED,
             "totalInstancesUsed": count,
             "totalCoresUsed": vcpus,
             "totalRAMUsed": memory_mb,
-            "totalServerGroupsUsed": 0,
+            "totalServerGroupsUsed": groups,
         }
         if minor < 57:
             absolute |= {"maxPersonality": 0, "maxPersonalitySize": 0}
@@ -73,7 +74,8 @@ class QuotaSets(Resource):
         self.context.policy.require(req, "os-quota-sets:show", project_id)
         with self.context.db.read() as conn:
             count, vcpus, memory_mb = instances.count_living(conn, project_id)
-        used = {"instances": count, "cores": vcpus, "ram": memory_mb}
+            groups = server_groups.count(conn, project_id)
+        used = {"instances": count, "cores": vcpus, "ram": memory_mb, "server_groups": groups}
         shown: dict[str, Any] = {"id": project_id}
         for name, limit in self._limits(microversion(req)).items():
             shown[name] = {"limit": limit, "in_use": used.get(name, 0), "reserved": 0}
@@ -86,8 +88,8 @@ class QuotaSets(Resource):
             "ram": _UNLIMITED,
             "metadata_items": self.context.conf.api.metadata_items,
             "key_pairs": MAX_KEY_PAIRS,
-            "server_groups": 0,
-            "server_group_members": 0,
+            "server_groups": _UNLIMITED,
+            "server_group_members": _UNLIMITED,
         }
         if minor < 36:
             limits |= dict.fromkeys(_NETWORK_QUOTAS, _UNLIMITED)

@@ -6,14 +6,16 @@ from typing import Any
 
 import falcon
 
+from hullwright.api.aggregates import Aggregates, OneAggregate
 from hullwright.api.context import ApiContext
-from hullwright.api.extensions import Aggregates, Extensions, ServerGroups
+from hullwright.api.extensions import Extensions
 from hullwright.api.flavors import FlavorExtraSpecs, Flavors, OneFlavor
 from hullwright.api.hypervisors import Hypervisors
 from hullwright.api.instance_actions import InstanceActions
 from hullwright.api.key_pairs import KeyPairs
 from hullwright.api.limits import Limits, QuotaSets
 from hullwright.api.server_actions import ServerActions
+from hullwright.api.server_groups import ServerGroups
 from hullwright.api.server_metadata import ServerMetadata, ServerTags
 from hullwright.api.server_parts import ServerInterfaces, ServerIps, ServerVolumes
 from hullwright.api.servers import Server, Servers
@@ -67,7 +69,10 @@ ROUTES: tuple[tuple[str, type[Any], str | None], ...] = (
     ("/v2.1/extensions", Extensions, None),
     ("/v2.1/extensions/{alias}", Extensions, "one"),
     ("/v2.1/os-server-groups", ServerGroups, None),
+    ("/v2.1/os-server-groups/{group_id}", ServerGroups, "one"),
     ("/v2.1/os-aggregates", Aggregates, None),
+    ("/v2.1/os-aggregates/{aggregate_id}", OneAggregate, None),
+    ("/v2.1/os-aggregates/{aggregate_id}/action", OneAggregate, "action"),
 )
 
 # The words that follow /v2.1/; what else stands there is a project id.

@@ -12,7 +12,7 @@ import string
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import falcon
 import sqlalchemy as sa
@@ -24,12 +24,12 @@ from hullwright.api.links import plain_address
 from hullwright.api.schemas.parts import truth
 from hullwright.api.server_block_devices import Disks
 from hullwright.api.server_images import check_fits, usable_image
-from hullwright.objects.errors import BadRequest, FlavorNotFound, Forbidden, KeypairNotFound
+from hullwright.objects.errors import BadRequest, FlavorNotFound, Forbidden, KeypairNotFound, ServerGroupNotFound
 from hullwright.objects.flavors import Flavor
 from hullwright.objects.images import Image
 from hullwright.objects.instances import Instance, RequestSpec
 from hullwright.objects.states import PowerState, TaskState, VmState
-from hullwright.persistence import flavors, key_pairs
+from hullwright.persistence import flavors, key_pairs, server_groups
 from hullwright.persistence.database import now
 from hullwright.persistence.models.hosts import hosts
 
@@ -62,7 +62,7 @@ def prepare(context: ApiContext, req: falcon.Request, body: Mapping[str, Any]) -
     server = body["server"]
     minor = microversion(req)
     count = _count(server, context.conf.api.max_servers_per_request)
-    _refuse_unsupported(server, body, count)
+    _refuse_unsupported(server, count)
     _check_metadata(server, context.conf.api.metadata_items)
     hints = body.get("os:scheduler_hints") or body.get("OS-SCH-HNT:scheduler_hints") or {}
     with context.db.read() as conn:
@@ -72,6 +72,8 @@ def prepare(context: ApiContext, req: falcon.Request, body: Mapping[str, Any]) -
         cards = server_networks.choose(conn, server.get("networks"), who, count)
         place = _placement(conn, server, context, who)
         key_data = _key_data(conn, server.get("key_name"), who)
+        if hints.get("group"):
+            hints = {**hints, "group": _group(conn, hints["group"], who)}
     reservation_id = "r-" + "".join(random.choices(_LOWER, k=8))
     at = now()
     found_image = image or disks.root_image
@@ -160,7 +162,7 @@ def _count(server: Mapping[str, Any], most: int) -> int:
     return wanted
 
 
-def _refuse_unsupported(server: Mapping[str, Any], body: Mapping[str, Any], count: int) -> None:
+def _refuse_unsupported(server: Mapping[str, Any], count: int) -> None:
     if server.get("personality"):
         raise BadRequest("personality is not supported: no files are injected into images. Use user_data, with or without config_drive.")
     if server.get("trusted_image_certificates"):
@@ -170,10 +172,6 @@ def _refuse_unsupported(server: Mapping[str, Any], body: Mapping[str, Any], coun
             raise BadRequest(f"Security group {group['name']} not found for project: only default exists.")
     if server.get("hostname") and count > 1:
         raise BadRequest("Unable to allocate a single hostname to multiple instances")
-    for key in ("os:scheduler_hints", "OS-SCH-HNT:scheduler_hints"):
-        group = (body.get(key) or {}).get("group")
-        if group:
-            raise BadRequest(f"Instance group {group} could not be found.")
 
 
 def _check_metadata(server: Mapping[str, Any], most: int) -> None:
@@ -239,6 +237,17 @@ def _placement(conn: Connection, server: Mapping[str, Any], context: ApiContext,
     if zone and zone not in zones:
         raise BadRequest("The requested availability zone is not available")
     return Placement(zone or None, forced_host, requested)
+
+
+def _group(conn: Connection, uuid: str, who: Caller) -> str:
+    """The server group that a hint names, if it is the caller's."""
+    try:
+        group = server_groups.get(conn, str(UUID(uuid)))
+    except ServerGroupNotFound as error:
+        raise BadRequest(error.text) from None
+    if group.project_id != who.project_id:
+        raise BadRequest(ServerGroupNotFound(id=uuid).text)
+    return group.uuid
 
 
 def _key_data(conn: Connection, name: str | None, who: Caller) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -61,8 +61,8 @@ class ServerView:
         """Id, name, links."""
         return {"id": row["uuid"], "name": row["name"], "links": self._links.of("servers", row["uuid"])}
 
-    def detail(self, row: Row, related: Related, *, show: bool = False) -> dict[str, Any]:
-        """All fields; `show` adds those that lists leave out."""
+    def detail(self, row: Row, related: Related, *, groups: Sequence[str] | None = None) -> dict[str, Any]:
+        """All fields; those of lists do not tell `groups`."""
         minor, uuid = self._minor, row["uuid"]
         status = server_states.status(row["vm_state"], row["task_state"])
         spec = row["spec"]
@@ -108,7 +108,7 @@ class ServerView:
             server["fault"] = self._fault(related.faults[uuid])
         if self._admin:
             self._add_admin(server, row, spec)
-        self._add_later(server, row, spec, host, show)
+        self._add_later(server, row, spec, host, groups)
         return server
 
     def _add_admin(self, server: dict[str, Any], row: Row, spec: Mapping[str, Any]) -> None:
@@ -127,9 +127,9 @@ class ServerView:
             server[prefix + "user_data"] = row["user_data"]
 
     def _add_later(
-        self, server: dict[str, Any], row: Row, spec: Mapping[str, Any], host: HostState | None, show: bool
+        self, server: dict[str, Any], row: Row, spec: Mapping[str, Any], host: HostState | None, groups: Sequence[str] | None
     ) -> None:
-        """Fields that came after 2.3."""
+        """Fields that came after 2.3; `groups` None: do not tell them."""
         minor = self._minor
         if minor >= 9:
             server["locked"] = row["locked"]
@@ -141,8 +141,8 @@ class ServerView:
             server["tags"] = row["tags"]
         if minor >= 63:
             server["trusted_image_certificates"] = None
-        if minor >= 71 and show:
-            server["server_groups"] = []
+        if minor >= 71 and groups is not None:
+            server["server_groups"] = list(groups)
         if minor >= 73:
             server["locked_reason"] = row["locked_reason"]
         if minor >= 90:

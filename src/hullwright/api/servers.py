@@ -18,7 +18,7 @@ from hullwright.api.schemas.parts import truth
 from hullwright.api.server_create import generated_password, prepare
 from hullwright.api.server_views import DEFAULT_GROUPS, ServerView
 from hullwright.objects.errors import BadRequest, HullwrightError
-from hullwright.persistence import instances, server_pages
+from hullwright.persistence import instances, server_groups, server_pages
 from hullwright.persistence.idempotency_keys import KeyedRequest, Made
 
 
@@ -158,6 +158,7 @@ class Server(Resource):
     def _show(self, req: falcon.Request, resp: falcon.Response, row: RowMapping) -> None:
         with self.context.db.read() as conn:
             related = server_pages.related(conn, [row])
+            group = server_groups.of_instance(conn, row["uuid"])
         view = view_for(self.context, req, caller(req))
-        send(resp, {"server": view.detail(row, related, show=True)})
+        send(resp, {"server": view.detail(row, related, groups=[group] if group else [])})
 

@@ -16,7 +16,7 @@ from hullwright.objects.builds import Job
 from hullwright.objects.errors import Conflict, Unavailable
 from hullwright.objects.instances import Instance
 from hullwright.objects.states import OPEN_JOB_STATES, JobState, TaskState, VmState
-from hullwright.persistence import actions, idempotency_keys, instances, jobs
+from hullwright.persistence import actions, idempotency_keys, instances, jobs, server_groups
 from hullwright.persistence.database import Database, now
 from hullwright.persistence.idempotency_keys import KeyedRequest
 from hullwright.persistence.wakeup import Wakeup
@@ -98,6 +98,7 @@ class ConductorClient:
                 if not idempotency_keys.remember(conn, once, uuids, batch[0].reservation_id):
                     raise KeyTaken
             instances.create_many(conn, batch)
+            server_groups.add_members(conn, {each.uuid: each.spec.server_group for each in batch if each.spec.server_group})
             actions.start_rows(conn, begun)
             jobs.post_rows(conn, posted)
             if once is not None:
@@ -113,11 +114,12 @@ class ConductorClient:
         Raises: InstanceNotFound.
         """
         with self._db.write() as conn:
+            # Jobs before the instance, as every step locks them: the other way round the two would deadlock.
+            jobs.cancel_open(conn, uuid, spare_kinds=(DELETE,))
             if not instances.mark_deleting(conn, uuid):
                 instances.get_row(conn, uuid)
                 if jobs.has_open(conn, uuid, DELETE):
                     return None
-            jobs.cancel_open(conn, uuid, spare_kinds=(DELETE,))
             actions.finish_cancelled(conn, uuid)
             job_uuid = self._post(conn, DELETE, uuid, {}, asker, rank=jobs.RANK_DELETE)
         self._wakeup.poke()

@@ -41,6 +41,11 @@ class RequestSpec(Record):
         """True when the root disk is a volume."""
         return any(device.boot_index == 0 for device in self.block_devices)
 
+    @property
+    def server_group(self) -> str | None:
+        """The group that the server joins."""
+        return self.scheduler_hints.get("group") or None
+
     def resources(self) -> dict[str, int]:
         """Resource class -> amount that is claimed on the host. A root disk that is a volume takes none of the host's disk."""
         wanted = self.flavor.resources()

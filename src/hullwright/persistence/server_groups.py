@@ -59,6 +59,11 @@ def list_groups(conn: Connection, *, project_id: str | None = None, limit: int, 
     return [_group(row, found.get(row.uuid, ())) for row in rows]
 
 
+def count(conn: Connection, project_id: str) -> int:
+    """How many groups a project has."""
+    return conn.execute(sa.select(sa.func.count()).select_from(groups).where(groups.c.project_id == project_id)).scalar_one()
+
+
 def delete(conn: Connection, uuid: str) -> None:
     """Forget a group; its members stay where they are.
 
