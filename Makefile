@@ -2,7 +2,7 @@
 # when there is nothing to do.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test demo up test lint types bench docs clean
+.PHONY: help setup setup-test demo up test crash lint types bench docs clean
 BIN := .venv/bin
 SCRIPTS := tools/demo tools/draw-flows
 
@@ -25,13 +25,16 @@ test: setup-test ## lint, types and the whole test suite (PYTEST="tests/cli -x" 
 	@$(MAKE) --no-print-directory run-lint run-types
 	@$(BIN)/python -m pytest $(PYTEST)
 
+crash: setup-test ## kill processes at every boundary of every operation; writes docs/reliability.md (CRASH="--scenario build")
+	@$(BIN)/python tools/crash $(or $(CRASH),--write)
+
 lint: setup run-lint ## ruff, and the import contracts of the rooms
 
 types: setup run-types ## mypy, strict
 
 .PHONY: run-lint run-types
 run-lint:
-	@$(BIN)/ruff check . $(SCRIPTS)
+	@$(BIN)/ruff check . $(SCRIPTS) tools/crash
 	@$(BIN)/lint-imports --no-cache >var/log/lint-imports.log || { cat var/log/lint-imports.log; exit 1; }
 	@tail -n 1 var/log/lint-imports.log
 
