@@ -38,7 +38,7 @@ def test_an_image_with_a_backing_file_is_refused_at_upload_and_not_stored(cloud:
         )  # fmt: skip
     assert answer.status_code == 400
     assert "backing file" in answer.text
-    assert cloud.call("GET", f"/image/v2/images/{image}")["status"] == "queued"
+    assert cloud.call("GET", f"/image/v2/images/{image}")["status"] == "killed"
     assert cloud.files_about(image) == []
     cloud.call("DELETE", f"/image/v2/images/{image}")
 

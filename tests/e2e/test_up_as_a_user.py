@@ -45,11 +45,11 @@ def test_the_openstack_client_does_all_of_it(up: Up, guest_image: GuestImage) ->
 
     (event,) = answers["server event list vm1"]
     shown = up.answer("server", "event", "show", "vm1", event["Request ID"])
-    assert {each["event"] for each in shown["events"]} >= {"compute_spawn"} or {"spawn"} <= {each["event"] for each in shown["events"]}
+    assert any("spawn" in each["event"] for each in shown["events"])
     server = up.answer("server", "show", "vm1")
     assert (server["status"], server["key_name"], server["properties"]) == ("ACTIVE", "mine", {"a": "b"})
     (address,) = server["addresses"]["net"]
-    up.cloud.wait(lambda: "GUEST-READY hostname=vm1" in up.openstack("console", "log", "show", "vm1"), 120)
+    up.cloud.await_console(made["id"], "^GUEST-READY hostname=vm1")
     assert f"ip={address}/24" in up.openstack("console", "log", "show", "vm1")
     assert up.cloud.hosts["hull-a"].answers_ping(address)
 
@@ -110,7 +110,7 @@ def test_a_locked_database_is_503_in_the_apis_form_and_builds_go_on_afterwards(u
         lock.rollback()
         lock.close()
     cloud.await_status(under_way, "ACTIVE")
-    assert [server["name"] for server in cloud.call("GET", "/servers")["servers"]] == ["under-way"], "what was refused was not written"
+    assert "locked" not in [server["name"] for server in cloud.call("GET", "/servers")["servers"]], "what was refused was not written"
     after = cloud.call("POST", "/servers", {"server": body})["server"]["id"]
     cloud.await_status(after, "ACTIVE")
     cloud.check()
