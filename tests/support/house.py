@@ -45,6 +45,8 @@ ASKER = Asker(request_id="req-1", project_id="p", user_id="u")
 
 
 # Processes are forked from a server that has imported everything and holds no database: they start in milliseconds.
+# Python 3.11 does not tell that server our sys.path (it fails to import, and says nothing), but the environment does.
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH"))))
 _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload(["support.conductor_process"])
 
