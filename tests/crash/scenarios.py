@@ -104,6 +104,13 @@ def _build_with_silent_undo(house: House) -> Facts:
     return facts
 
 
+def _build_with_silent_volume(house: House) -> Facts:
+    facts = _build_with_broken(house, "h1")
+    what = ["destroy", "unplug", "disconnect", "delete_volume"]
+    house.faults("h1", _BROKEN, {"operation": what, "first": 8, "error": "HypervisorUnavailable", "reason": "silent"})
+    return facts
+
+
 def _active(house: House) -> Facts:
     """An active server with a port and a volume that its user gave, besides those of the build."""
     _world(house, "h1", "h2")
@@ -241,6 +248,16 @@ def _expect_error(house: House, facts: Facts) -> None:
     assert all(f"Attempt {n} on host h{n} failed at spawn" in fault.details for n in (1, 2, 3)), fault.details
 
 
+def _expect_error_somewhere(house: House, facts: Facts) -> None:
+    """The volume's bytes are on a host that is silent: no other will do, and all is taken back when it answers."""
+    (uuid,) = facts["uuids"]
+    assert house.get(uuid).vm_state == VmState.ERROR
+    assert tried(house, uuid) == [(name, AttemptState.FAILED) for name in ("h1", "h2", "h3")]
+    with house.db.read() as connection:
+        assert volumes.list_all(connection) == []
+        assert ports.list_all(connection) == []
+
+
 def _expect_deleted(house: House, facts: Facts) -> None:
     """Gone; what its user gave is his again."""
     (uuid,) = facts["uuids"]
@@ -310,6 +327,7 @@ SCENARIOS = {
         Scenario("reschedule", "build, first host fails", lambda h: _build_with_broken(h, "h1"), _expect_active_on_second),
         Scenario("fail", "build, every host fails", lambda h: _build_with_broken(h, "h1", "h2", "h3"), _expect_error),
         Scenario("silent-undo", "build, first host fails and falls silent", _build_with_silent_undo, _expect_active_on_second),
+        Scenario("silent-volume", "build, first host silent with a volume", _build_with_silent_volume, _expect_error_somewhere),
         Scenario("three", "three builds, one conductor thread", _three_builds, _expect_active),
         Scenario("three-at-once", "three builds side by side", _three_builds, _expect_active, {"conductor": {"max_concurrent_jobs": 3}}),
         Scenario(
