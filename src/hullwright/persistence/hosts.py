@@ -17,13 +17,15 @@ from hullwright.objects.errors import Conflict, HostExists, HostNotFound
 from hullwright.objects.hosts import Host, HostFacts, Inventory
 from hullwright.persistence.database import now
 from hullwright.persistence.inserts import insert_if_absent
+from hullwright.persistence.models.changes import NextChange
 from hullwright.persistence.models.groups import aggregate_hosts, aggregates
-from hullwright.persistence.models.hosts import allocations, hosts, inventories
+from hullwright.persistence.models.hosts import allocations, hosts, inventories, removed_hosts
 
 _host_columns = [hosts.c[name] for name in Host.__dataclass_fields__]
 _next_generation = {"generation": hosts.c.generation + 1}
 _NO_FAILURES = {"failed_builds": 0, "failed_step": None, "failed_in_step": 0}
 _NO_QUARANTINE = {"quarantined_at": None, "quarantine_reason": None, "probed_at": None}
+_UNCHANGED = {"changed": hosts.c.changed}  # nothing that a scheduler would know
 _REASON_MAX = 1000  # characters
 
 
@@ -44,7 +46,7 @@ def register(conn: Connection, name: str, uri: str, driver: str = "libvirt", *, 
     values = {"uuid": str(uuids.uuid4()), "name": name, "uri": uri, "driver": driver}
     zones = {"availability_zone": availability_zone, "home_zone": availability_zone}
     try:
-        conn.execute(sa.insert(hosts).values(**values, checked_at=0.0, last_seen_at=0.0, created_at=now()))
+        conn.execute(sa.insert(hosts).values(**values, **zones, checked_at=0.0, last_seen_at=0.0, created_at=now()))
     except sa.exc.IntegrityError as error:
         raise HostExists(id=name) from error
     return get(conn, name)
@@ -86,6 +88,7 @@ def remove(conn: Connection, name: str) -> None:
     in_use = Conflict(f"Host {name} still holds instances. Delete or move them first.")
     if conn.execute(sa.select(allocations.c.host_id).where(allocations.c.host_id == host.id).limit(1)).first():
         raise in_use
+    conn.execute(sa.insert(removed_hosts).values(host_id=host.id))  # before the others go: its number is above theirs
     try:
         conn.execute(sa.delete(inventories).where(inventories.c.host_id == host.id))  # first, as a claim does: no deadlock
         conn.execute(sa.delete(hosts).where(hosts.c.id == host.id))
@@ -121,7 +124,7 @@ def force_down(conn: Connection, name: str, forced_down: bool) -> None:
 
 
 def set_availability_zone(conn: Connection, name: str, availability_zone: str) -> None:
-    """Move a host to another zone.
+    """Move a host to another zone: at once, or when it has left the aggregates that are zones.
 
     Raises: HostNotFound.
     """
@@ -155,7 +158,7 @@ def take_due_checks(conn: Connection, *, interval_seconds: float, limit: int, at
     due = hosts.c.checked_at <= at - interval_seconds
     oldest = sa.select(hosts.c.id).where(due).order_by(hosts.c.checked_at).limit(limit)
     # `due` is said twice: a second taker waits for the first one's row lock and then looks at the row again, not at the list.
-    taken = sa.update(hosts).where(hosts.c.id.in_(oldest), due).values(checked_at=at).returning(*_host_columns)
+    taken = sa.update(hosts).where(hosts.c.id.in_(oldest), due).values(checked_at=at, **_UNCHANGED).returning(*_host_columns)
     return [_host(row) for row in conn.execute(taken)]
 
 
@@ -174,8 +177,10 @@ def record_facts(conn: Connection, name: str, facts: HostFacts, inventories: Ite
         raise HostNotFound(id=name)
     values: dict[str, Any] = {"last_seen_at": now() if at is None else at, "silent_since": None, "silent_seconds": 0.0, "error": None}
     told = facts.to_dict()
+    is_news = sa.or_(hosts.c.last_seen_at == 0, hosts.c.silent_seconds != 0)
+    values["changed"] = sa.case((is_news, NextChange()), else_=hosts.c.changed)
     if row.facts is None or HostFacts.from_dict(row.facts) != HostFacts.from_dict(told):
-        values |= {"facts": told} | _next_generation
+        values |= {"facts": told, "changed": NextChange()} | _next_generation
     conn.execute(sa.update(hosts).where(hosts.c.id == row.id).values(values))
     set_inventory(conn, row.id, inventories)
 

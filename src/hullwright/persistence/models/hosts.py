@@ -18,6 +18,7 @@ from sqlalchemy import (
 )
 
 from hullwright.persistence.models.base import Json, key, metadata, time_column
+from hullwright.persistence.models.changes import changed_column
 
 hosts = Table(
     "hosts",
@@ -31,8 +32,8 @@ hosts = Table(
     Column("disabled_reason", String(255)),
     Column("forced_down", Boolean, nullable=False, default=False),
     Column("availability_zone", String(255), nullable=False, default="nova"),
-    Column("facts", Json),  # HostFacts
     Column("home_zone", String(255), nullable=False, default="nova"),  # its zone while it is in no aggregate that is one
+    Column("facts", Json),  # HostFacts
     Column("failed_builds", Integer, nullable=False, default=0),
     Column("failed_step", String(64)),  # of the latest failed build
     Column("failed_in_step", Integer, nullable=False, default=0),  # builds in a row that failed at that step
@@ -40,8 +41,10 @@ hosts = Table(
     Column("quarantine_reason", Text),
     # When its latest probe began, and at first when the quarantine did: the next probe is due an interval later.
     time_column("probed_at", nullable=True),
-    # Grows with each change of the columns above; `failed_...` and `probed_at` apart: a scheduler rereads only the hosts that changed.
+    # Grows with each change of the columns above, `failed_...` and `probed_at` apart: only then a scheduler reads facts again.
     Column("generation", Integer, nullable=False, default=0),
+    # Of all that a scheduler knows of a host. Asking it, and an answer without news, leave it as it is.
+    changed_column(),
     Column("error", Text),  # why it did not answer, when it did not
     time_column("checked_at"),  # when a conductor last took it on itself to ask
     time_column("last_seen_at"),  # when it last answered
@@ -49,6 +52,15 @@ hosts = Table(
     # From that question to the latest one without an answer. It stands still while nobody asks.
     Column("silent_seconds", Double, nullable=False, default=0.0),
     time_column("created_at"),
+    sqlite_autoincrement=True,  # an id is never used again: it means one host to whoever has not heard of its removal
+)
+
+# One row for each host that was ever removed, so that a scheduler hears of it.
+removed_hosts = Table(
+    "removed_hosts",
+    metadata,
+    Column("host_id", BigInteger, primary_key=True, autoincrement=False),
+    changed_column(),
 )
 
 inventories = Table(
@@ -61,6 +73,7 @@ inventories = Table(
     Column("allocation_ratio", Double, nullable=False, default=1.0),
     # The sum of the host's allocations, kept by the claim's own statement: a claim costs the same on a full host as on an empty one.
     Column("used", BigInteger, nullable=False, default=0),
+    changed_column(),
     PrimaryKeyConstraint("host_id", "resource_class"),
     CheckConstraint("used >= 0", name="used_not_negative"),
 )
