@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import threading
 import time
@@ -17,6 +18,7 @@ from hullwright.conductor.reconcile.findings import KINDS, Outcome
 from hullwright.conductor.reconcile.rounds import RECONCILE, mended_kinds
 from hullwright.conf.reconcile import SAFE
 from hullwright.objects.builds import Job
+from hullwright.objects.errors import InstanceNotFound
 from hullwright.objects.states import JobState, VmState
 from hullwright.persistence import jobs
 from hullwright.persistence.database import now
@@ -201,12 +203,12 @@ def _keep_busy(house: House) -> None:
                 uuids += house.create(networks=(house.request_port(network),), block_devices=(volume,))
             time.sleep(0.3)
             for instance_uuid in random.sample(uuids, len(uuids) // 4):
-                if house.get(instance_uuid).deleted_at is None:
+                with contextlib.suppress(InstanceNotFound):  # it is deleted already
                     house.delete(instance_uuid)
             time.sleep(0.3)
             victim.kill()
         resting = (VmState.ACTIVE, VmState.ERROR, VmState.DELETED)
-        house.wait(lambda: all(house.get(uuid).vm_state in resting and house.get(uuid).task_state is None for uuid in uuids), 90)
+        house.wait(lambda: all(house.get(uuid).vm_state in resting and house.get(uuid).task_state is None for uuid in uuids), 150)
     finally:
         stop.set()
         thread.join(30)

@@ -123,7 +123,7 @@ class Run(LocalCommand, Lister):
         while True:
             with database.read() as conn:
                 left = list(open_jobs(conn, posted))
-                is_served = any(row["expires_at"] > now() for row in conductors.list_all(conn))
+                is_served = conn.execute(conductors.living(conn)).first() is not None
             if not left or not is_served or time.monotonic() > until:
                 break
             time.sleep(0.2)

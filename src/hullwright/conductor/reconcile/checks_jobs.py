@@ -94,7 +94,7 @@ def attempt_unclosed(view: View) -> Iterator[Finding]:
 
 def conductor_stale(view: View) -> Iterator[Finding]:
     """A conductor that is gone is forgotten."""
-    query = sa.select(conductors).where(conductors.c.expires_at <= view.now, view.about(conductors.c.id))
+    query = sa.select(conductors).where(conductors.c.id.not_in(view.living_conductors), view.about(conductors.c.id))
     for row in view.conn.execute(query):
         evidence = f"process {row.pid} of {row.hostname} has not renewed its lease"
         yield Finding("conductor_stale", row.id, evidence, since=row.expires_at, mark=str(row.expires_at))

@@ -24,9 +24,9 @@ from hullwright.objects.errors import HullwrightError
 from hullwright.objects.guests import GuestInfo
 from hullwright.objects.hosts import Host, HostRef
 from hullwright.objects.states import OPEN_JOB_STATES, JobState
-from hullwright.persistence.database import now
+from hullwright.persistence import conductors
 from hullwright.persistence.models.instances import instances
-from hullwright.persistence.models.jobs import conductors, jobs
+from hullwright.persistence.models.jobs import jobs
 
 T = TypeVar("T")
 
@@ -134,12 +134,10 @@ class View:
         self.began_at = began_at
         self.uploading = uploading
         self.only = only
-        self.now = now()
         self.open_jobs = [job for job in _jobs(conn, jobs.c.state.in_(OPEN_JOB_STATES)) if job.uuid not in not_counting]
         stuck = sa.and_(jobs.c.state == JobState.STUCK, instances.c.deleted_at.is_(None))
         self.stuck_jobs = _jobs(conn, sa.and_(stuck, self.about(jobs.c.uuid, jobs.c.instance_uuid)))
-        living = sa.select(conductors.c.id).where(conductors.c.expires_at > self.now)
-        self.living_conductors = set(conn.execute(living).scalars())
+        self.living_conductors = set(conn.execute(conductors.living(conn)).scalars())
         # What a stuck job has is kept together until somebody decides about the job.
         working = [*self.open_jobs, *self.stuck_jobs]
         self.busy = {job.instance_uuid for job in working if job.instance_uuid} | set(busy_before)
