@@ -100,7 +100,7 @@ class Template:
 
     def copy(self) -> House:
         """A house of its own for a case."""
-        directory = Path(tempfile.mkdtemp(prefix="crash-", dir=room()))
+        directory = Path(tempfile.mkdtemp(prefix="case-", dir=self.directory.parent))
         shutil.copytree(self.directory, directory, dirs_exist_ok=True)
         url = None if self._server is None else self._server.create_database(self._database)
         return self._house(directory, url)

@@ -7,7 +7,6 @@ nothing had happened, each thing was made once, nothing is left.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
