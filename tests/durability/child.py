@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import random
 import signal
 import threading
 import time
@@ -17,9 +18,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import sqlalchemy as sa
+
 from hullwright.drivers.fake_host import FakeHost
 from hullwright.drivers.fake_journal import Journal
 from hullwright.drivers.virt.fake.driver import FakeDriver
+from hullwright.persistence import jobs
 from hullwright.persistence.database import Database
 from support.boundaries import DRIVERS, _where
 
@@ -130,3 +134,55 @@ def jump_clock(signal_file: str, seconds: float) -> None:
 
     threading.Thread(target=watch, daemon=True).start()
     time.time = wrong
+
+
+def lose_answers(seed: int, probability: float) -> None:
+    """Have this process lose its connection to the database at random: half of the time before a statement, half of the time after it.
+
+    After a COMMIT it cannot know then that the transaction took place.
+    """
+    rng, inner = random.Random(seed), Database.__init__
+
+    def cut(connection: Any) -> None:
+        if rng.random() < probability / 2:
+            connection.invalidate()
+            raise sa.exc.OperationalError("", {}, Exception("the connection was cut"))
+
+    def before(connection: Any, *_args: Any) -> None:
+        cut(connection)
+
+    def after(connection: Any, _cursor: Any, statement: str, *_args: Any) -> None:
+        if statement == "COMMIT":
+            cut(connection)
+
+    def made(database: Database, *args: Any, **kwargs: Any) -> None:
+        inner(database, *args, **kwargs)
+        sa.event.listen(database.engine, "before_cursor_execute", before)
+        sa.event.listen(database.engine, "after_cursor_execute", after)
+
+    Database.__init__ = made  # type: ignore[method-assign]
+
+
+def lose_answer_to_lease() -> None:
+    """Have this process lose its connection right after the commit of its first lease: it has jobs that it knows nothing of."""
+    inner, init, leased = jobs.lease, Database.__init__, threading.Event()
+
+    def lease(*args: Any, **kwargs: Any) -> Any:
+        taken = inner(*args, **kwargs)
+        if taken and not hasattr(jobs, "was_cut"):
+            leased.set()
+        return taken
+
+    def after(connection: Any, _cursor: Any, statement: str, *_args: Any) -> None:
+        if statement == "COMMIT" and threading.current_thread() is threading.main_thread() and leased.is_set():
+            leased.clear()
+            jobs.was_cut = True  # type: ignore[attr-defined]
+            connection.invalidate()
+            raise sa.exc.OperationalError("", {}, Exception("the connection was cut"))
+
+    def made(database: Database, *args: Any, **kwargs: Any) -> None:
+        init(database, *args, **kwargs)
+        sa.event.listen(database.engine, "after_cursor_execute", after)
+
+    jobs.lease = lease
+    Database.__init__ = made  # type: ignore[method-assign]

@@ -47,8 +47,10 @@ def _binaries() -> Path:
 class PostgresServer:
     """One server with an empty data directory. `start` and `stop` belong to the thread that outlives its use."""
 
-    def __init__(self) -> None:
+    def __init__(self, **settings: str) -> None:
+        """`settings`: of the server, besides or instead of those for tests."""
         self.port = 0
+        self._settings = settings
         self._directory: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._numbers = itertools.count(1)
@@ -84,16 +86,25 @@ class PostgresServer:
                     self.stop()
                     raise
 
-    def stop(self) -> None:
-        """Stop the server and remove its data."""
+    def crash(self) -> None:
+        """Stop the server at once, as by pg_ctl's `immediate`; the data stays for `revive`."""
         if self._process is not None:
-            self._process.send_signal(signal.SIGQUIT)  # at once: nobody wants the data (pg_ctl(1), immediate)
+            self._process.send_signal(signal.SIGQUIT)
             try:
                 self._process.wait(20)
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
             self._process = None
+
+    def revive(self) -> None:
+        """Start it again after `crash`, on the same port. Raises: PostgresError."""
+        assert self._directory is not None
+        self._launch(_binaries(), self._directory / "data", self.port)
+
+    def stop(self) -> None:
+        """Stop the server and remove its data."""
+        self.crash()
         if self._directory is not None:
             shutil.rmtree(self._directory, ignore_errors=True)
             self._directory = None
@@ -124,9 +135,10 @@ class PostgresServer:
     def _connect(self) -> "psycopg.Connection[tuple[object, ...]]":
         return psycopg.connect(host="127.0.0.1", port=self.port, user=SUPERUSER, dbname="postgres", autocommit=True, connect_timeout=10)
 
-    def _launch(self, binaries: Path, data: Path) -> None:
+    def _launch(self, binaries: Path, data: Path, port: int = 0) -> None:
         with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
             self.port = probe.getsockname()[1]
         settings = {
             "listen_addresses": "127.0.0.1",
@@ -138,7 +150,7 @@ class PostgresServer:
             "autovacuum": "off",
             "max_connections": 200,
             "shared_buffers": "64MB",
-        }
+        } | self._settings
         options = [part for key, value in settings.items() for part in ("-c", f"{key}={value}")]
         log = data.parent / "server.log"
         with log.open("wb") as output:
