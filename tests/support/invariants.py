@@ -12,6 +12,8 @@ from typing import Any
 import orjson
 import sqlalchemy as sa
 
+from hullwright.conductor.reconcile.doctor import Doctor
+from hullwright.conductor.reconcile.findings import KINDS
 from hullwright.drivers.fake_host import FakeHost, is_fake
 from hullwright.objects.hosts import HostRef
 from hullwright.objects.instances import RequestSpec
@@ -42,6 +44,10 @@ _TABLES = (
 )
 
 
+# What a crash leaves behind rightly: a lease that has to run out, a part of an image to go on from, a stuck job with its evidence.
+_OF_CRASHES = {"conductor_stale", "base_image_half", "job_stuck"}
+
+
 class _Rows:
     """All rows of the house, read once."""
 
@@ -69,8 +75,19 @@ def check(house: House, *, marker: str | None = None, twins_on: Collection[str] 
     _check_volumes(rows)
     _check_history(rows)
     _check_hosts(house, rows, twins_on)
+    _check_drift(house)
     if marker is not None:
         _check_secret(house, marker)
+
+
+def _check_drift(house: House) -> None:
+    """The product's own doctor finds the house clean: its checks and those here are two opinions of one thing."""
+    drivers = house.drivers()
+    try:
+        found = Doctor(house.db, drivers, house.conf).look(kinds=[kind for kind in KINDS if kind not in _OF_CRASHES])
+    finally:
+        drivers.close()
+    assert found.findings == (), "hullwright doctor finds drift"
 
 
 def _check_work(rows: _Rows) -> None:
