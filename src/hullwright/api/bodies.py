@@ -26,7 +26,12 @@ def read_json(req: falcon.Request) -> Any:
     if (req.content_length or 0) > MAX_BODY_BYTES:
         raise HttpError(413, f"The body is longer than {MAX_BODY_BYTES} bytes.")
     stream = req.bounded_stream if req.content_length is not None else req.stream
-    data = stream.read(MAX_BODY_BYTES + 1)
+    try:
+        data = stream.read(MAX_BODY_BYTES + 1)
+    except OSError:
+        raise HttpError(400, "The body broke off, or came too slowly.") from None
+    if len(data) < min(req.content_length or 0, MAX_BODY_BYTES):
+        raise HttpError(400, "The body is shorter than its announced length.")
     if len(data) > MAX_BODY_BYTES:
         raise HttpError(413, f"The body is longer than {MAX_BODY_BYTES} bytes.")
     if b"\\u0000" in data:  # PostgreSQL's text cannot hold it

@@ -16,6 +16,7 @@ from typing import Any
 from gunicorn.app.base import BaseApplication
 
 from hullwright.api.app import WsgiApp, create_app, with_authentication
+from hullwright.api.worker import CONNECTIONS, Worker
 from hullwright.conductor.client import ConductorClient
 from hullwright.conf.database import url
 from hullwright.objects.errors import HullwrightError
@@ -89,7 +90,8 @@ class _Server(BaseApplication):  # type: ignore[misc]
             "bind": f"{host}:{api.port}",
             "workers": api.workers,
             "threads": api.threads,
-            "worker_class": "gthread",
+            "worker_class": Worker,
+            "worker_connections": CONNECTIONS,
             "graceful_timeout": api.graceful_timeout_seconds,
             "keepalive": KEEPALIVE_SECONDS,
             "loglevel": "warning",
