@@ -130,3 +130,24 @@ def test_no_proxy_of_the_environment_is_used(client: http.Client, answers: type[
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     answers.answers["/x"] = (200, "application/json", b"{}")
     assert client.get("/x") == {}
+
+
+def test_what_must_be_done_once_is_sent_again_with_the_same_key_until_the_service_is_well(
+    client: http.Client, answers: type[Answers], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http, "RETRY_PAUSES_SECONDS", (0.05, 0.05))
+    answers.answers["/x"] = (503, "application/json", b'{"serviceUnavailable": {"code": 503, "message": "Locked."}}')
+    with pytest.raises(http.ApiError, match="Locked"):
+        client.post_once("/x", {"a": 1})
+    sent = [headers["Idempotency-Key"] for _, _, headers, _ in answers.asked]
+    assert (len(sent), len(set(sent))) == (3, 1)
+    answers.answers["/x"] = (202, "application/json", b'{"b": 2}')
+    assert client.post_once("/x", {"a": 1}) == {"b": 2}
+    assert answers.asked[-1][2]["Idempotency-Key"] != sent[0]
+
+
+def test_what_is_refused_is_not_sent_again(client: http.Client, answers: type[Answers]) -> None:
+    answers.answers["/x"] = (409, "application/json", b'{"conflictingRequest": {"code": 409, "message": "No."}}')
+    with pytest.raises(http.ApiError, match=r"No\."):
+        client.post_once("/x", {})
+    assert len(answers.asked) == 1

@@ -6,6 +6,8 @@ Not for: finding things by name; see `find`. Errors are told in one line, in the
 from __future__ import annotations
 
 import json
+import time
+import uuid
 from collections.abc import Callable, Iterator
 from typing import IO, Any
 
@@ -22,6 +24,9 @@ BUILDS = "/v1/builds"
 DEFAULT_URL = "http://127.0.0.1:8774"
 MICROVERSION = "2.96"
 CHUNK_BYTES = 1 << 20
+# Between tries of a request that may be sent again: a service that died is back within them.
+RETRY_PAUSES_SECONDS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+_PASSING = (502, 503, 504)  # statuses of a service, or of a proxy before it, that may soon be well
 
 
 class ApiUnreachable(Unavailable):
@@ -68,7 +73,7 @@ class Client:
             raise ApiUnreachable(url=self.url, reason=_cause(error)) from error
         if response.status_code >= 400:
             reason = _reason(response)
-            raise Gone(reason=reason) if response.status_code == 404 else ApiError(reason=reason)
+            raise Gone(reason=reason) if response.status_code == 404 else ApiError(reason=reason, status=response.status_code)
         return response
 
     def get(self, path: str, **query: Any) -> Any:
@@ -79,6 +84,21 @@ class Client:
         """POST; the answer's JSON, None when it has no body."""
         response = self.request("POST", path, json=body)
         return response.json() if response.content else None
+
+    def post_once(self, path: str, body: Any) -> Any:
+        """POST what must be done once, to a path that heeds an Idempotency-Key; the answer's JSON.
+
+        Sent again, with the same key, when no answer came or the service is not well: it may have been done already.
+        """
+        headers = {"Idempotency-Key": str(uuid.uuid4())}
+        for pause_seconds in RETRY_PAUSES_SECONDS:
+            try:
+                return self.request("POST", path, json=body, headers=headers).json()
+            except (ApiUnreachable, ApiError) as error:
+                if isinstance(error, ApiError) and error.fields.get("status") not in _PASSING:
+                    raise
+            time.sleep(pause_seconds)
+        return self.request("POST", path, json=body, headers=headers).json()
 
     def delete(self, path: str) -> None:
         """DELETE."""

@@ -134,7 +134,7 @@ class Create(ApiCommand, ShowOne):
                 body[name] = getattr(parsed_args, name)
         if parsed_args.property:
             body["metadata"] = dict(parsed_args.property)
-        return dict(self.client.post(http.COMPUTE + "/servers", {"server": body})["server"])
+        return dict(self.client.post_once(http.COMPUTE + "/servers", {"server": body})["server"])
 
 
 def _volume(identity: str, boot_index: int) -> dict[str, Any]:
