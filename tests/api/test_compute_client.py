@@ -122,3 +122,29 @@ def test_the_openstack_client_works_unmodified(cloud: Cloud) -> None:
     refused = cloud.run("server", "create", *boot, "--availability-zone", "mars", "vm2")
     assert refused.returncode != 0
     assert "The requested availability zone is not available" in refused.stderr
+
+
+@pytest.mark.slow
+def test_the_openstack_client_knows_our_aggregates_and_server_groups(cloud: Cloud) -> None:
+    made = cloud.json("aggregate", "create", "--zone", "west", "--property", "ssd=true", "fast")
+    assert made["availability_zone"] == "west"
+    assert cloud.json("aggregate", "add", "host", "fast", "host1")["hosts"] == ["host1"]
+    assert cloud.run("aggregate", "set", "--property", "rack=7", "fast").returncode == 0
+    shown = cloud.json("aggregate", "show", "fast")
+    assert (shown["hosts"], shown["properties"]) == (["host1"], {"ssd": "true", "rack": "7"})
+    assert [each["Name"] for each in cloud.json("aggregate", "list")] == ["fast"]
+    assert [zone["Zone Name"] for zone in cloud.json("availability", "zone", "list", "--compute")] == ["west"]
+    assert cloud.run("aggregate", "set", "--zone", "east", "fast").returncode == 0
+    assert [zone["Zone Name"] for zone in cloud.json("availability", "zone", "list", "--compute")] == ["east"]
+    group = cloud.json("server", "group", "create", "--policy", "anti-affinity", "--rule", "max_server_per_host=2", "apart")
+    assert (group["policy"], group["rules"]) == ("anti-affinity", {"max_server_per_host": 2})
+    boot = ("--image", "cirros", "--flavor", "m1.tiny", "--network", "net1", "--availability-zone", "east")
+    server = cloud.json("server", "create", *boot, "--hint", f"group={group['id']}", "vm1")
+    assert cloud.json("server", "show", server["id"])["server_groups"] == [group["id"]]
+    assert cloud.json("server", "group", "show", "apart")["members"] == [server["id"]]
+    assert [each["Name"] for each in cloud.json("server", "group", "list")] == ["apart"]
+    assert cloud.run("server", "group", "delete", "apart").returncode == 0
+    assert cloud.run("aggregate", "delete", "fast").returncode != 0
+    assert cloud.run("aggregate", "remove", "host", "fast", "host1").returncode == 0
+    assert cloud.run("aggregate", "delete", "fast").returncode == 0
+    assert cloud.json("aggregate", "list") == []

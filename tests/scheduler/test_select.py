@@ -284,7 +284,14 @@ def test_a_report_stays_small_and_survives_json(sqlite_db, conf):
 
 def test_an_unknown_filter_is_refused_at_the_start_and_novas_names_are_known(sqlite_db, conf):
     conf.set_override("enabled_filters", ["ComputeFilter", "RamFilter", "CoreFilter", "ImagePropertiesFilter"], "scheduler")
-    assert [each.name for each in Scheduler(sqlite_db, conf)._filters] == ["destination", "compute_up", "capacity", "image_properties"]
+    assert [each.name for each in Scheduler(sqlite_db, conf)._filters] == [
+        "destination",
+        "compute_up",
+        "capacity",
+        "image_properties",
+        "server_group_anti_affinity",
+        "server_group_affinity",
+    ]
     conf.set_override("enabled_filters", ["../select"], "scheduler")
     with pytest.raises(UnknownPlugin, match="select"):
         Scheduler(sqlite_db, conf)

@@ -14,7 +14,15 @@ OPTS = [
     ),
     cfg.ListOpt(
         "enabled_filters",
-        default=["retry", "compute_up", "availability_zone", "capacity", "image_properties"],
+        default=[
+            "retry",
+            "compute_up",
+            "availability_zone",
+            "capacity",
+            "image_properties",
+            "server_group_anti_affinity",
+            "server_group_affinity",
+        ],
         help="Checks that a host must pass, in order; a host is counted under the first that it fails. Names of files in "
         "hullwright.scheduler.filters, of entry points in the group hullwright.filters, or Nova's names (ComputeFilter, ...).",
     ),

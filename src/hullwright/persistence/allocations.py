@@ -131,6 +131,12 @@ def held_by(conn: Connection, instance_uuid: str) -> Claim | None:
     return Claim(instance_uuid, rows[0].host_id, {row.resource_class: row.amount for row in rows}, rows[0].job_uuid)
 
 
+def hosts_of(conn: Connection, instance_uuids: Collection[str]) -> dict[str, int]:
+    """Where instances hold something: instance uuid -> host id."""
+    query = sa.select(allocations.c.instance_uuid, allocations.c.host_id).distinct()
+    return {row.instance_uuid: row.host_id for row in conn.execute(query.where(allocations.c.instance_uuid.in_(instance_uuids)))}
+
+
 def list_for_host(conn: Connection, host_id: int) -> list[Claim]:
     """All claims on a host: for operators and reconciliation, not for builds; its cost grows with the instances there."""
     found: dict[str, dict[str, int]] = {}

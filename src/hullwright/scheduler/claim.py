@@ -9,20 +9,35 @@ from collections.abc import Mapping
 
 from sqlalchemy.engine import Connection
 
-from hullwright.objects.errors import ComputeResourcesUnavailable
+from hullwright.objects.errors import ComputeResourcesUnavailable, ServerGroupPolicyViolated
 from hullwright.objects.placement import Selection
-from hullwright.persistence import allocations
+from hullwright.persistence import allocations, server_groups
 
 
-def claim_first(conn: Connection, selection: Selection, resources: Mapping[str, int], instance_uuid: str, job_uuid: str | None) -> str:
+def claim_first(
+    conn: Connection,
+    selection: Selection,
+    resources: Mapping[str, int],
+    instance_uuid: str,
+    job_uuid: str | None,
+    server_group: str | None = None,
+) -> str:
     """Claim `resources` on the selected host, or walk down the alternates, in the caller's write transaction.
 
+    `server_group`: the instance's group. Its policy is kept whatever others claim meanwhile: from here to the end of the transaction
+    nobody else claims for that group.
+
     Returns the name of the host that holds the claim; one of the selection that held it already keeps it.
-    Raises: ComputeResourcesUnavailable when none has room any more; no claim is held then.
+    Raises: ComputeResourcesUnavailable when none has room any more, ServerGroupPolicyViolated (one of those) when the group's policy
+    forbids the first of them; no claim is held on any of them then.
     """
+    group = server_groups.lock(conn, server_group, instance_uuid) if server_group else None
     names = dict(zip((selection.host_id, *selection.alternate_ids), (selection.host, *selection.alternates), strict=True))
     lost: ComputeResourcesUnavailable | None = None
     for host_id in names:
+        if group is not None and not group.allows(host_id):
+            lost = lost or ServerGroupPolicyViolated(host=names[host_id], policy=group.policy, group=group.uuid)
+            continue
         try:
             held_on = allocations.claim(
                 conn,

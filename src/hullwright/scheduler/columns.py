@@ -191,6 +191,12 @@ class Columns:
         mask[[at for name in names if (at := self.position(name)) is not None]] = True
         return mask
 
+    def with_ids(self, host_ids: Iterable[int]) -> Mask:
+        """Which hosts have one of these ids; unknown ids are nobody."""
+        mask = self.none()
+        mask[[at for host_id in host_ids if (at := self.position_of_id(host_id)) is not None]] = True
+        return mask
+
     def resource(self, resource_class: str) -> Resource:
         """A resource class; one that no host has is all zeros."""
         return self.resources.get(resource_class) or Resource(len(self))

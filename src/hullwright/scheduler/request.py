@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hullwright.objects.instances import RequestSpec
+from hullwright.scheduler.relations import NONE, Relations
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,3 +19,4 @@ class Request:
     tried: Mapping[str, str]  # host -> why it failed there
     at: float  # seconds since the epoch
     conf: Any  # the options
+    relations: Relations = NONE  # where other instances are that the request speaks of

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,8 @@ from hullwright.objects.placement import PlacementReport, Rejection, Selection, 
 from hullwright.persistence.database import Database, now
 from hullwright.scheduler import filters, weighers
 from hullwright.scheduler.columns import Columns, Floats, Integers, Mask
-from hullwright.scheduler.filters import Filter, destination, retry
+from hullwright.scheduler.filters import Filter, destination, retry, server_group_affinity, server_group_anti_affinity
+from hullwright.scheduler.relations import RelationReader
 from hullwright.scheduler.request import Request
 from hullwright.scheduler.snapshot import Snapshot
 from hullwright.scheduler.weighers import Weigher
@@ -30,7 +31,12 @@ SAMPLE_MAX = 5  # hosts named per reason
 CANDIDATES_MAX = 10  # hosts named with their weights
 
 _ALWAYS = Filter("destination", destination.check)
-_FORCED = [_ALWAYS, Filter("retry", retry.check)]  # a forced host skips all else, but is not tried twice
+# The claim insists on these whatever is configured.
+_GROUPS = [
+    Filter("server_group_anti_affinity", server_group_anti_affinity.check),
+    Filter("server_group_affinity", server_group_affinity.check),
+]
+_FORCED = [_ALWAYS, Filter("retry", retry.check), *_GROUPS]  # a forced host skips all else, but is not tried twice
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +56,12 @@ class Scheduler:
         Raises: UnknownPlugin.
         """
         self._conf = conf
-        self._filters = [_ALWAYS, *filters.load(conf.scheduler.enabled_filters)]
+        enabled = filters.load(conf.scheduler.enabled_filters)
+        named = {each.name for each in enabled}
+        self._filters = [_ALWAYS, *enabled, *(each for each in _GROUPS if each.name not in named)]
         self._weighers = weighers.load(conf.scheduler.weight_classes, conf)
         self._snapshot = Snapshot(db)
+        self._relations = RelationReader(db)
         self._lock = threading.Lock()
 
     def select(self, spec: RequestSpec, tried: Mapping[str, str], *, fresh: bool = False) -> Selection:
@@ -62,20 +71,24 @@ class Scheduler:
 
         Raises: NoValidHost, with the reasons as its text and the whole `report`. It is never said on an old view.
         """
-        request = Request(spec, spec.resources(), tried, now(), self._conf)
         with self._lock:
             self._snapshot.forget_choice(spec.instance_uuid)  # an earlier attempt's
+            self._relations.forget_choice(spec.instance_uuid)
+            request = Request(spec, spec.resources(), tried, now(), self._conf, self._relations.read(spec))
             was_read = self._snapshot.refresh(0.0 if fresh else self._conf.scheduler.snapshot_max_age_seconds)
             hosts = self._snapshot.columns
             outcome = self._filter(hosts, request)
-            if not outcome.passing.any() and not (was_read and not self._snapshot.has_choices()):
+            is_certain = was_read and not self._snapshot.has_choices() and not self._relations.has_choices(spec)
+            if not outcome.passing.any() and not is_certain:
                 self._snapshot.refresh(0.0, count_choices=False)
+                request = replace(request, relations=self._relations.read(spec, count_choices=False))
                 outcome = self._filter(hosts, request)
             if not outcome.passing.any():
                 raise _no_valid_host(PlacementReport(len(hosts), None, outcome.rejections))
             weights = weigh(hosts, request, outcome.passing, self._weighers)
             selection = self._choose(hosts, request, weights, outcome)
             probe_at = None if selection.probe_before is None else request.at
+            self._relations.note_choice(spec, selection.host_id)
             self._snapshot.note_choice(spec.instance_uuid, selection.host_id, request.resources, probe_at)
         return selection
 

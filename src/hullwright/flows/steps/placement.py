@@ -113,7 +113,7 @@ class Claim(Step):
         with run.transaction() as connection:
             if chosen.report is not None:
                 _record_choice(run, connection, attempt, chosen, chosen.report)
-            host = claim_first(connection, chosen, run.spec.resources(), run.instance_uuid, run.job.uuid)
+            host = claim_first(connection, chosen, run.spec.resources(), run.instance_uuid, run.job.uuid, run.spec.server_group)
             instances.transition(
                 connection,
                 run.instance_uuid,

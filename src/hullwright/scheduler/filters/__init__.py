@@ -32,6 +32,8 @@ ALIASES = {
     "CoreFilter": "capacity",
     "RamFilter": "capacity",
     "DiskFilter": "capacity",
+    "ServerGroupAffinityFilter": "server_group_affinity",
+    "ServerGroupAntiAffinityFilter": "server_group_anti_affinity",
 }
 
 
