@@ -1,0 +1,122 @@
+"""More servers asked for at once than there is room: the room is filled exactly, the rest is told why, no host ever has too many.
+
+In full, with a thousand requests against room for nine hundred: HULLWRIGHT_RUSH=full.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from hullwright.cli import http
+from hullwright.persistence.models.hosts import hosts, inventories
+from support import invariants
+from support.api_process import ServedHouse
+
+HOSTS = 10
+REQUESTS, ROOM = (1000, 900) if os.environ.get("HULLWRIGHT_RUSH") == "full" else (200, 180)
+CLIENTS = 64
+SENT_TWICE = 10  # every tenth request comes twice at once, with the same key
+PATIENCE_SECONDS = 30 + REQUESTS * 0.5
+EXACT = {"cpu_allocation_ratio": 1.0, "reserved_host_memory_mb": 0}
+
+
+class Watch(threading.Thread):
+    """Looks at all hosts again and again, for one that has more than it has room for."""
+
+    def __init__(self, house: ServedHouse) -> None:
+        super().__init__()
+        self._house, self._done = house, threading.Event()
+        self.looks = 0
+        self.too_many: list[Any] = []
+
+    def run(self) -> None:
+        """Look until told to stop."""
+        room = (inventories.c.total - inventories.c.reserved) * inventories.c.allocation_ratio
+        query = sa.select(hosts.c.name, inventories.c.resource_class, inventories.c.used).join(hosts, hosts.c.id == inventories.c.host_id)
+        while not self._done.wait(0.1):
+            with self._house.db.read() as connection:
+                self.too_many += connection.execute(query.where(inventories.c.used > room)).all()
+            self.looks += 1
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._done.set()
+        self.join()
+
+
+def ask(house: ServedHouse, number: int) -> set[str]:
+    """One request, as the command sends it; the ids that came back."""
+    answer = house.post(house.body(f"vm{number}"), f"key-{number}")
+    assert answer.status_code == 202, answer.text
+    return {answer.json()["server"]["id"]}
+
+
+def servers(house: ServedHouse) -> list[dict[str, Any]]:
+    """All, with their details, as the API shows them."""
+    client, found, query = http.Client(house.url), list[dict[str, Any]](), dict[str, Any]()
+    try:
+        while page := client.get(http.COMPUTE + "/servers/detail", limit=500, **query)["servers"]:
+            found += page
+            query = {"marker": page[-1]["id"]}
+    finally:
+        client.session.close()
+    return found
+
+
+def rush(directory: Path, url: str | None, conductors: int) -> None:
+    """The story, on one database."""
+    house = ServedHouse(directory, url, api={"threads": 8}, compute=EXACT, conductor={"lease_seconds": 15.0})
+    watch = Watch(house)
+    try:
+        for number in range(HOSTS):  # half are short of memory, half of CPUs
+            narrow, each = bool(number % 2), ROOM // HOSTS
+            house.add_host(f"h{number}", vcpus=each if narrow else 4 * each, memory_mb=512 * (4 * each if narrow else each))
+            house.faults(f"h{number}", {"operation": "spawn", "delay": [0.0, 0.02]})
+        house.start_api()
+        for _ in range(conductors):
+            house.start_conductor()
+        watch.start()
+        began = time.monotonic()
+        asked = sorted([*range(REQUESTS), *range(0, REQUESTS, SENT_TWICE)])
+        with ThreadPoolExecutor(CLIENTS) as clients:
+            answered = set[str]().union(*clients.map(lambda number: ask(house, number), asked))
+        posted_seconds = time.monotonic() - began
+        house.rest(PATIENCE_SECONDS)
+        built_seconds = time.monotonic() - began
+        watch.stop()
+        shown = servers(house)
+        assert {server["id"] for server in shown} == answered
+        assert Counter(server["status"] for server in shown) == {"ACTIVE": ROOM, "ERROR": REQUESTS - ROOM}
+        for server in shown:
+            if server["status"] == "ERROR":
+                assert server["fault"]["message"].startswith("No valid host was found. 0 of 10 hosts fit"), server["fault"]
+                assert server["OS-EXT-SRV-ATTR:host"] is None
+        placed = Counter(server["OS-EXT-SRV-ATTR:host"] for server in shown if server["status"] == "ACTIVE")
+        assert placed == {f"h{number}": ROOM // HOSTS for number in range(HOSTS)}
+        assert watch.looks > 5
+        assert watch.too_many == []
+        invariants.check(house)
+        print(f"{REQUESTS} requests taken in {posted_seconds:.1f} s, at rest after {built_seconds:.1f} s, {watch.looks} looks at the hosts")
+    finally:
+        watch.stop() if watch.is_alive() else None
+        house.close()
+
+
+@pytest.mark.slow
+def test_on_sqlite_one_conductor_fills_the_room_exactly(tmp_path: Path) -> None:
+    rush(tmp_path, None, conductors=1)
+
+
+@pytest.mark.slow
+@pytest.mark.postgresql
+def test_on_postgresql_two_conductors_fill_the_room_exactly(tmp_path: Path, postgres_tables_url: str) -> None:
+    rush(tmp_path, postgres_tables_url, conductors=2)
