@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 from hullwright.drivers import libvirt_storage as storage
-from hullwright.drivers.libvirt_pool import load_libvirt
+from hullwright.drivers.libvirt_pool import is_gone, load_libvirt
 from hullwright.objects.images import CachedImage, Image
 
 RECORD_BYTES = 1024
@@ -93,7 +93,7 @@ class Entry:
         base = storage.find_volume(self.pool, self.name)
         if marker is None or base is None:
             return None
-        record = Record.decode(storage.read(self.connection, marker, 0, RECORD_BYTES))
+        record = self._read(marker)
         if record is None or storage.physical_bytes(base) != record.size_bytes:
             return None
         return CachedImage(
@@ -119,7 +119,17 @@ class Entry:
 
     def _read_record(self, generation: int) -> Record | None:
         volume = storage.find_volume(self.pool, self._part(generation))
-        return None if volume is None else Record.decode(storage.read(self.connection, volume, 0, RECORD_BYTES))
+        return None if volume is None else self._read(volume)
+
+    def _read(self, volume: Any) -> Record | None:
+        """A record; None for one that its owner is just making or removing."""
+        libvirt = load_libvirt()
+        try:
+            return Record.decode(storage.read(self.connection, volume, 0, RECORD_BYTES))
+        except libvirt.libvirtError as error:
+            if is_gone(error) or error.get_error_code() == libvirt.VIR_ERR_OPERATION_INVALID:
+                return None
+            raise
 
     def _part(self, generation: int) -> str:
         return f"{self.name}.part-{generation}"
