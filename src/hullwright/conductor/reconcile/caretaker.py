@@ -26,6 +26,7 @@ from hullwright.objects.states import OPEN_JOB_STATES, JobState, PowerState
 from hullwright.persistence import hosts, jobs
 from hullwright.persistence.database import DatabaseUnavailable, now
 from hullwright.persistence.inserts import insert_if_absent
+from hullwright.persistence.models.hosts import hosts as hosts_table
 from hullwright.persistence.models.jobs import jobs as jobs_table
 from hullwright.persistence.wakeup import Wakeup
 
@@ -120,15 +121,16 @@ class Caretaker:
         if time.monotonic() < self._look_for_hosts_at:
             return
         self._look_for_hosts_at = time.monotonic() + LOOK_FOR_HOSTS_SECONDS
+        answering = (hosts_table.c.silent_since.is_(None), hosts_table.c.last_seen_at > 0, hosts_table.c.forced_down.is_(False))
+        query = sa.select(hosts_table.c.name, hosts_table.c.uri, hosts_table.c.driver).where(*answering)
         with self._db.read() as conn:
-            answering = [
-                host for host in hosts.list_all(conn) if host.silent_since is None and host.last_seen_at > 0 and not host.forced_down
-            ]
-        for host in answering:
-            ref = ref_of(host)
-            if ref not in self._watched:
-                self._watched.add(ref)
-                threading.Thread(target=self._watch, args=(ref,), name=f"watch-{host.name}", daemon=True).start()
+            refs = [HostRef(*row) for row in conn.execute(query)]
+        fresh = [ref for ref in refs if ref not in self._watched]
+        for ref in fresh[: self._options.max_concurrent_hosts]:
+            self._watched.add(ref)
+            threading.Thread(target=self._watch, args=(ref,), name=f"watch-{ref.name}", daemon=True).start()
+        if len(fresh) > self._options.max_concurrent_hosts:  # the others soon, but not all at once
+            self._look_for_hosts_at = time.monotonic() + 1.0
 
     def _watch(self, ref: HostRef) -> None:
         """In a thread of its own: a host that does not answer is nobody else's trouble."""
