@@ -6,7 +6,6 @@ import os
 import re
 import sqlite3
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -36,17 +35,15 @@ def test_the_openstack_client_does_all_of_it(up: Up, guest_image: GuestImage) ->
         "keypair list": ("Name", "mine"), "hypervisor list": ("State", "up"), "compute service list": ("State", "up"),
         "availability zone list": ("Zone Status", "available"), "volume list": ("", ""), "server event list vm1": ("Action", "create"),
     }  # fmt: skip
-    with ThreadPoolExecutor(2) as pool:
-        answers = dict(zip(lists, pool.map(lambda words: up.answer(*words.split()), lists), strict=True))
+    answers = dict(zip(lists, up.answers(*lists), strict=True))
     assert answers.pop("volume list") == []
     for words, rows in answers.items():
         column, value = lists[words]
         assert value in [row[column] for row in rows], words
 
     (event,) = answers["server event list vm1"]
-    shown = up.answer("server", "event", "show", "vm1", event["Request ID"])
+    shown, server = up.answers(f"server event show vm1 {event['Request ID']}", "server show vm1")
     assert any("spawn" in each["event"] for each in shown["events"])
-    server = up.answer("server", "show", "vm1")
     assert (server["status"], server["key_name"], server["properties"]) == ("ACTIVE", "mine", {"a": "b"})
     (address,) = server["addresses"]["net"]
     up.cloud.await_console(made["id"], "^GUEST-READY hostname=vm1")
