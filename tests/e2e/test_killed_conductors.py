@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from support.cloud import Service, no_display_ports
+from support.cloud import Service
+from support.host_troubles import no_display_ports
 
 pytestmark = [pytest.mark.slow, pytest.mark.libvirt]
 FIRST, SECOND = "hull-a", "hull-b"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from support.cloud import Cloud, full_disk, no_display_ports
+from support.cloud import Cloud
+from support.host_troubles import full_disk, no_display_ports
 
 pytestmark = [pytest.mark.slow, pytest.mark.libvirt]
 FIRST, SECOND = "hull-a", "hull-b"

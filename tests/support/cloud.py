@@ -24,7 +24,7 @@ import requests
 from hullwright.conf import opts
 from hullwright.drivers.registry import Drivers
 from hullwright.objects.states import OPEN_JOB_STATES
-from hullwright.persistence import hosts, jobs
+from hullwright.persistence import jobs
 from hullwright.persistence.database import Database
 from hullwright.persistence.images import SqlImageStore
 from hullwright.persistence.ports import SqlPortStore
@@ -32,7 +32,7 @@ from hullwright.persistence.volumes import SqlVolumeStore
 
 from . import invariants
 from .installation import COMMAND, free_port
-from .libvirtd import AS_ROOT, GuestImage, Libvirtd
+from .libvirtd import GuestImage, Libvirtd
 
 BUILD_SECONDS = 90.0
 BOOT_SECONDS = 120.0
@@ -312,48 +312,6 @@ def empty_hosts(cloud: Cloud) -> Iterator[None]:
             for pool in (cloud.conf.libvirt.pool_name, cloud.conf.volume.pool_name):
                 cloud.virsh(name, "pool-destroy", pool)
                 cloud.virsh(name, "pool-undefine", pool)
-
-
-@contextlib.contextmanager
-def no_display_ports(host: Libvirtd) -> Iterator[None]:
-    """Meanwhile all ports for guests' displays are taken on the host: libvirt makes and defines guests, and refuses to start them."""
-    bounds = re.findall(r"^remote_display_port_m(?:in|ax) = (\d+)$", (host.directory / "etc/qemu.conf").read_text(), re.MULTILINE)
-    code = (
-        "import socket, sys\n"
-        f"taken = [socket.create_server(('0.0.0.0', port)) for port in range({bounds[0]}, {bounds[1]} + 1)]\n"
-        "print('taken', flush=True)\n"
-        "sys.stdin.read()\n"
-    )
-    with subprocess.Popen([*AS_ROOT, *host.inside(), sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
-        assert holder.stdin is not None
-        assert holder.stdout is not None
-        try:
-            assert holder.stdout.readline() == b"taken\n"
-            yield
-        finally:
-            holder.stdin.close()
-
-
-@contextlib.contextmanager
-def full_disk(cloud: Cloud, host: str, megabytes: int = 8) -> Iterator[None]:
-    """Meanwhile the host has no more room than that for guests and base images, and nothing of those that it had."""
-    daemon = cloud.hosts[host]
-    path = cloud.directory / "hosts" / host / "instances"
-    inside = [*AS_ROOT, "nsenter", "-t", str(daemon.pid), "-m"]
-    subprocess.run([*inside, "mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(path)], check=True, timeout=10)
-    try:
-        cloud.virsh(host, "pool-refresh", cloud.conf.libvirt.pool_name)
-        yield
-    finally:
-        subprocess.run([*inside, "umount", "-l", str(path)], check=True, timeout=10)
-        cloud.virsh(host, "pool-refresh", cloud.conf.libvirt.pool_name)
-
-        def has_room() -> bool:
-            with cloud.db.read() as connection:
-                known = hosts.get(connection, host)
-            return known.facts is not None and known.facts.disk_gb > 0
-
-        cloud.wait(has_room, 30)
 
 
 class Service:
