@@ -175,11 +175,14 @@ class Runner:
         """Run until the flow rests or is suspended; answers what it raised."""
         try:
             states = engine.run_iter()
-            state = next(states)
+            state, is_under_way = next(states), False
             while True:
-                if state == flow_states.WAITING and self._pool is not None:
-                    session.flush()  # the engine is about to sleep: let what is done be known
-                state = states.send(self._draining())
+                if state == flow_states.WAITING:
+                    is_under_way = True
+                    if self._pool is not None:
+                        session.flush()  # the engine is about to sleep: let what is done be known
+                # Not before: TaskFlow calls a flow reverted that is suspended while a step taken up from a dead owner waits to be run.
+                state = states.send(is_under_way and self._draining())
         except StopIteration:
             return None
         except Exception as error:  # noqa: BLE001  the steps' own failures come out here; the flow's state says what they mean
