@@ -55,6 +55,7 @@ class Stall:
             with writer:
                 self._trace.with_suffix(".stalled").write_text(f"{what} {_where()}")
                 os.kill(os.getpid(), signal.SIGSTOP)
+                time.sleep(0.3)  # the signal may be another thread's to take: not until then are all of them stopped
 
     def around(self, owner: type, name: str) -> None:
         """Points before and after a method."""
