@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from taskflow.engines.action_engine.scheduler import Scheduler
+
 from hullwright.drivers.fake_journal import Journal
 from hullwright.drivers.image.contract import ImageDriver
 from hullwright.drivers.image.local.driver import LocalImageDriver
@@ -112,12 +114,23 @@ def _where() -> str:
     return ours
 
 
+def order_steps() -> None:
+    """Have steps that may begin now begin by name. TaskFlow keeps them in a set, whose order is that of memory: another in each run."""
+    inner = Scheduler.schedule
+
+    def schedule(scheduler: Scheduler, atoms: Any) -> Any:
+        return inner(scheduler, sorted(atoms, key=lambda atom: atom.name))
+
+    Scheduler.schedule = schedule
+
+
 def install(
     trace: str, kill_at: int = 0, *, act_at: int = 0, act: Callable[[], None] | None = None, first_try_seconds: float = 0.05
 ) -> Boundaries:
     """Wrap everything in this process. What is told or tried by the clock is done at once, so that it has a number too."""
     boundaries = Boundaries(Path(trace), kill_at, act_at, act)
     boundaries.around_commits()
+    order_steps()
     for driver, contract in DRIVERS:
         for name in sorted(contract.__abstractmethods__ - {"close"}):
             kind = contract.__module__.split(".")[-2]
