@@ -182,11 +182,13 @@ def plain_weights(rows, have, goes_on_after_a_failure):
         return (total - reserved) * ratio - used
 
     sums = dict.fromkeys((row.name for row in rows), 0.0)
+
     def trust(row):
         return 1 if row.probed_at is not None and goes_on_after_a_failure else -row.failed_builds
 
     measures = [(1.0, lambda row, resource=resource: free(row, resource)) for resource in CLASSES]
-    for multiplier, measure in [*measures, (1_000_000.0, trust)]:
+    version = (1.0, lambda row: row.facts.hypervisor_version if row.facts else 0)
+    for multiplier, measure in [*measures, version, (1_000_000.0, trust)]:
         values = {row.name: measure(row) for row in rows}
         low, high = min(values.values()), max(values.values())
         for name, value in values.items():
@@ -238,6 +240,16 @@ def test_the_best_are_those_of_a_full_sort(weights, wanted):
 
     expected = sorted(range(len(weights)), key=lambda at: (-weights[at], at))[:wanted]
     assert select.best(np.array(weights), wanted).tolist() == expected
+
+
+@settings(max_examples=200, deadline=None)
+@given(weights=st.lists(st.sampled_from([0.0, 1.0, 2.0]), min_size=1, max_size=150), wanted=st.integers(1, 12), turn=st.floats(0, 1))
+def test_a_turn_changes_the_order_of_equals_only(weights, wanted, turn):
+    import numpy as np
+
+    count, start = len(weights), int(turn * len(weights)) % len(weights)
+    expected = sorted(range(count), key=lambda at: (-weights[at], (at - start) % count))[:wanted]
+    assert select.best(np.array(weights), wanted, turn).tolist() == expected
 
 
 @settings(max_examples=150, deadline=None)

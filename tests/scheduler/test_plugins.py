@@ -1,5 +1,6 @@
 """Filters and weighers by name: this package's files, others' entry points, and options that say how much."""
 
+import dataclasses
 import sys
 import types
 from importlib.metadata import EntryPoint
@@ -48,7 +49,12 @@ def test_a_foreign_weigher_without_an_option_counts_once(foreign, conf):
 
 def test_a_weigher_with_multiplier_zero_is_not_even_asked(conf):
     conf.set_override("ram_weight_multiplier", 0.0, "scheduler")
-    assert [each.name for each in weighers.load(["ram", "cpu"], conf)] == ["cpu"]
+    conf.set_override("cpu_weight_multiplier", 0.0, "scheduler")
+    hosts = Columns([HostRow(number, f"h{number}") for number in (1, 2)])
+    asked: list[str] = []
+    chain = [dataclasses.replace(each, weigh=lambda *_: asked.append("asked")) for each in weighers.load(["ram", "cpu"], conf)]
+    assert select.weigh(hosts, request(conf), hosts.all(), chain).tolist() == [0.0, 0.0]
+    assert asked == []
 
 
 @pytest.mark.parametrize("name", ["nonsense", "", "../filters/retry", "os.path"])

@@ -19,6 +19,7 @@ OPTS = [
             "compute_up",
             "availability_zone",
             "capacity",
+            "compute_capabilities",
             "image_properties",
             "server_group_anti_affinity",
             "server_group_affinity",
@@ -28,7 +29,17 @@ OPTS = [
     ),
     cfg.ListOpt(
         "weight_classes",
-        default=["ram", "cpu", "disk", "build_failures"],
+        default=[
+            "ram",
+            "cpu",
+            "disk",
+            "io_ops",
+            "num_instances",
+            "hypervisor_version",
+            "soft_affinity",
+            "soft_anti_affinity",
+            "build_failures",
+        ],
         help="What makes one host better than another. Names of files in hullwright.scheduler.weighers or of entry points in the "
         "group hullwright.weighers.",
     ),
@@ -51,6 +62,72 @@ OPTS = [
         "build_failure_weight_multiplier",
         default=1_000_000.0,
         help="How strongly builds that failed on a host since its last success speak against it. The default outweighs all else.",
+    ),
+    cfg.FloatOpt(
+        "io_ops_weight_multiplier",
+        default=-1.0,
+        help="Weight of the builds under way on a host. Negative prefers hosts with fewer.",
+    ),
+    cfg.FloatOpt(
+        "num_instances_weight_multiplier",
+        default=0.0,
+        help="Weight of the number of instances on a host. Positive packs, negative spreads. What counts instances costs more the more "
+        "there are: it is read only when this is not 0.",
+    ),
+    cfg.FloatOpt(
+        "hypervisor_version_weight_multiplier",
+        default=1.0,
+        help="Weight of the hypervisor's version. Positive prefers newer ones.",
+    ),
+    cfg.FloatOpt(
+        "soft_affinity_weight_multiplier",
+        default=1.0,
+        min=0.0,
+        help="How strongly members of a soft-affinity server group are drawn to each other.",
+    ),
+    cfg.FloatOpt(
+        "soft_anti_affinity_weight_multiplier",
+        default=1.0,
+        min=0.0,
+        help="How strongly members of a soft-anti-affinity server group avoid each other.",
+    ),
+    cfg.IntOpt(
+        "max_io_ops_per_host",
+        default=8,
+        min=0,
+        help="Builds under way on one host, for the filters io_ops and aggregate_io_ops; the latter prefers aggregates' metadata of this "
+        "name.",
+    ),
+    cfg.IntOpt(
+        "max_instances_per_host",
+        default=50,
+        min=1,
+        help="Instances on one host, for the filters num_instances and aggregate_num_instances; the latter prefers aggregates' metadata of "
+        "this name.",
+    ),
+    cfg.ListOpt(
+        "isolated_images",
+        default=[],
+        help="Ids of images that may go to isolated_hosts only, for the filter isolated_hosts.",
+    ),
+    cfg.ListOpt(
+        "isolated_hosts",
+        default=[],
+        help="Names of hosts for isolated_images, for the filter isolated_hosts.",
+    ),
+    cfg.BoolOpt(
+        "restrict_isolated_hosts_to_isolated_images",
+        default=True,
+        help="Whether isolated_hosts take isolated_images only.",
+    ),
+    cfg.StrOpt(
+        "aggregate_image_properties_isolation_namespace",
+        help="What metadata of aggregates begins with that the filter aggregate_image_properties_isolation looks at. Unset: all of it.",
+    ),
+    cfg.StrOpt(
+        "aggregate_image_properties_isolation_separator",
+        default=".",
+        help="What stands between that namespace and the rest.",
     ),
     cfg.IntOpt(
         "host_subset_size",

@@ -7,7 +7,7 @@ Not for: reading the database (`snapshot`), nor for locking; whoever owns the co
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hullwright.objects.hosts import HostFacts
+from hullwright.scheduler.aggregates import AggregateColumns
 
 Mask = NDArray[np.bool_]
 Floats = NDArray[np.float64]
@@ -58,6 +59,12 @@ class Labels:
         """Which hosts have this word."""
         equal: Mask = self.codes == self.words.get(word, -1)
         return equal
+
+    def matching(self, is_wanted: Callable[[str], bool]) -> Mask:
+        """Which hosts have a word that is wanted; each word is asked once."""
+        wanted = np.array([is_wanted(word) for word in self.words], dtype=bool)
+        matching: Mask = wanted[self.codes]
+        return matching
 
     def put(self, position: int, word: str) -> None:
         """Give a host its word."""
@@ -132,7 +139,18 @@ class Resource:
         self.usable, self.capacity, self.used = self.usable[mask], self.capacity[mask], self.used[mask]
 
 
-_PLAIN = ("ids", "enabled", "forced_down", "last_seen_at", "silent_seconds", "failed_builds", "probed_at", "hypervisor_version")
+_PLAIN = (
+    "ids",
+    "enabled",
+    "forced_down",
+    "last_seen_at",
+    "silent_seconds",
+    "failed_builds",
+    "probed_at",
+    "hypervisor_version",
+    "instance_counts",
+    "io_ops",
+)
 
 
 class Columns:
@@ -150,13 +168,20 @@ class Columns:
         self.probed_at: Floats = np.zeros(0)  # when a quarantined host was last probed; 0: not in quarantine
         self.quarantine_reasons: dict[int, str] = {}  # by host id
         self.hypervisor_version: Integers = np.zeros(0, dtype=np.int64)
+        self.instance_counts: Integers = np.zeros(0, dtype=np.int64)  # this and the next when something needs them: `surroundings`
+        self.io_ops: Integers = np.zeros(0, dtype=np.int64)  # builds under way
         self.availability_zone = Labels()
         self.cpu_arch = Labels()
         self.hypervisor_type = Labels()  # in small letters
+        self.hypervisor_name = Labels()  # as the host tells it
+        self.cpu_model = Labels()
+        self.cpu_features = Labels()  # all of them, with spaces in between
+        self.host_ip = Labels()
         self.virt_types = Sets()
         self.vm_modes = Sets()
         self.disk_formats = Sets()
         self.resources: dict[str, Resource] = {}
+        self.aggregates = AggregateColumns()
         self._position_by_id: dict[int, int] = {}
         self._position_by_name: dict[str, int] = {}
         self.put(list(rows))
@@ -196,6 +221,14 @@ class Columns:
         mask = self.none()
         mask[[at for host_id in host_ids if (at := self.position_of_id(host_id)) is not None]] = True
         return mask
+
+    def amounts(self, by_id: Mapping[int, float]) -> Floats:
+        """An amount per host, from those of some hosts by id."""
+        amounts = np.zeros(len(self))
+        for host_id, amount in by_id.items():
+            if (position := self.position_of_id(host_id)) is not None:
+                amounts[position] = amount
+        return amounts
 
     def resource(self, resource_class: str) -> Resource:
         """A resource class; one that no host has is all zeros."""
@@ -238,11 +271,16 @@ class Columns:
         resource.capacity[positions] = usable * np.asarray(ratio)
         resource.used[positions] = used
 
-    def _parts(self) -> list[Labels | Sets | Resource]:
-        words: list[Labels | Sets | Resource] = [
+    def _parts(self) -> list[Labels | Sets | Resource | AggregateColumns]:
+        words: list[Labels | Sets | Resource | AggregateColumns] = [
+            self.aggregates,
             self.availability_zone,
             self.cpu_arch,
             self.hypervisor_type,
+            self.hypervisor_name,
+            self.cpu_model,
+            self.cpu_features,
+            self.host_ip,
             self.virt_types,
             self.vm_modes,
             self.disk_formats,
@@ -269,6 +307,10 @@ class Columns:
         self.availability_zone.put(position, row.availability_zone)
         self.cpu_arch.put(position, facts.cpu_arch)
         self.hypervisor_type.put(position, facts.hypervisor_type.lower())
+        self.hypervisor_name.put(position, facts.hypervisor_type)
+        self.cpu_model.put(position, facts.cpu_model)
+        self.cpu_features.put(position, " ".join(facts.cpu_features))
+        self.host_ip.put(position, facts.host_ip if row.facts else "")
         self.virt_types.put(position, facts.virt_types)
         self.vm_modes.put(position, facts.extra.get("vm_modes", "hvm").split(",") if row.facts else ())
         self.disk_formats.put(position, facts.disk_formats)

@@ -24,6 +24,7 @@ from hullwright.scheduler.filters import Filter, destination, retry, server_grou
 from hullwright.scheduler.relations import RelationReader
 from hullwright.scheduler.request import Request
 from hullwright.scheduler.snapshot import Snapshot
+from hullwright.scheduler.surroundings import Surroundings
 from hullwright.scheduler.weighers import Weigher
 
 REASONS_MAX = 12  # told in a report; the hosts of the rest are counted together
@@ -62,6 +63,10 @@ class Scheduler:
         self._weighers = weighers.load(conf.scheduler.weight_classes, conf)
         self._snapshot = Snapshot(db)
         self._relations = RelationReader(db)
+        # Counts cost their reading: a weigher that counts nowhere by configuration asks for none.
+        needs = {need for each in self._filters for need in each.needs}
+        needs |= {need for each in self._weighers if each.multiplier for need in each.needs}
+        self._surroundings = Surroundings(db, needs)
         self._lock = threading.Lock()
 
     def select(self, spec: RequestSpec, tried: Mapping[str, str], *, fresh: bool = False) -> Selection:
@@ -77,13 +82,17 @@ class Scheduler:
             request = Request(spec, spec.resources(), tried, now(), self._conf, self._relations.read(spec))
             was_read = self._snapshot.refresh(0.0 if fresh else self._conf.scheduler.snapshot_max_age_seconds)
             hosts = self._snapshot.columns
+            self._surroundings.forget_choice(spec.instance_uuid)
             outcome = self._filter(hosts, request)
             is_certain = was_read and not self._snapshot.has_choices() and not self._relations.has_choices(spec)
             if not outcome.passing.any() and not is_certain:
+            if was_read:
+                self._surroundings.refresh(hosts)
                 self._snapshot.refresh(0.0, count_choices=False)
                 request = replace(request, relations=self._relations.read(spec, count_choices=False))
                 outcome = self._filter(hosts, request)
             if not outcome.passing.any():
+                self._surroundings.refresh(hosts, count_choices=False)
                 raise _no_valid_host(PlacementReport(len(hosts), None, outcome.rejections))
             weights = weigh(hosts, request, outcome.passing, self._weighers)
             selection = self._choose(hosts, request, weights, outcome)
@@ -92,6 +101,7 @@ class Scheduler:
             self._snapshot.note_choice(spec.instance_uuid, selection.host_id, request.resources, probe_at)
         return selection
 
+            self._surroundings.note_choice(hosts, spec.instance_uuid, selection.host_id)
     def _filter(self, hosts: Columns, request: Request) -> Outcome:
         return apply_filters(hosts, request, _FORCED if request.spec.force_host else self._filters)
 
@@ -127,7 +137,7 @@ def apply_filters(hosts: Columns, request: Request, chain: list[Filter]) -> Outc
     passing = hosts.all()
     fallen: list[Rejection] = []
     for each in chain:
-        for verdict in each.check(hosts, request):
+        for verdict in each.verdicts(hosts, request, passing):
             mask, reason = verdict[0], verdict[1]
             falls = passing & ~mask
             count = int(np.count_nonzero(falls))
@@ -153,11 +163,16 @@ def weigh(hosts: Columns, request: Request, passing: Mask, chain: list[Weigher])
         raw = each.weigh(hosts, request)[positions]
         lowest, highest = float(raw.min()), float(raw.max())
         if highest > lowest:
-            total += each.multiplier * (raw - lowest) / (highest - lowest)
+            total += multiplier * (raw - lowest) / (highest - lowest)
     return total
 
 
 def best(weights: Floats, wanted: int) -> Integers:
+        multiplier = each.multipliers(hosts)
+        if isinstance(multiplier, np.ndarray):
+            multiplier = multiplier[positions]
+        elif not multiplier:
+            continue
     """Positions of the `wanted` largest weights, largest first; among equals the first ones. Does not sort the rest."""
     if len(weights) <= max(wanted, 64):
         return np.argsort(-weights, kind="stable")[:wanted]

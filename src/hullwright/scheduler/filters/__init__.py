@@ -7,7 +7,13 @@ A filter has one function:
 
 It yields pairs of a mask (True where the host passes) and what is told of the hosts that do not pass. A host is counted
 under the first pair that it fails. The text is for users: it names no host, and reads well after a number ("2 disabled").
-A third part, host id -> text, may tell administrators more of some hosts.
+A third part, host id -> text, may tell administrators more of some hosts. `NEEDS` names what is read for it only then (`surroundings`).
+
+Whoever prefers one host at a time writes, instead of `check`, a function that answers True, or what is told of a host that does not pass:
+
+    def passes(host: HostView, request: Request) -> bool | str:
+        return host["free_ram_mb"] > 1024 or "low on memory"
+
 Others bring their own by an entry point in the group `hullwright.filters`, naming a module with such a function.
 """
 
@@ -16,8 +22,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from hullwright.scheduler import plugins
 from hullwright.scheduler.columns import Columns, Mask
+from hullwright.scheduler.host_view import HostView
 from hullwright.scheduler.request import Request
 
 Verdict = tuple[Mask, str] | tuple[Mask, str, Mapping[int, str]]
@@ -32,9 +41,26 @@ ALIASES = {
     "CoreFilter": "capacity",
     "RamFilter": "capacity",
     "DiskFilter": "capacity",
+    "ComputeCapabilitiesFilter": "compute_capabilities",
+    "DifferentHostFilter": "different_host",
+    "SameHostFilter": "same_host",
+    "JsonFilter": "json_query",
+    "AggregateInstanceExtraSpecsFilter": "aggregate_instance_extra_specs",
+    "AggregateMultiTenancyIsolation": "aggregate_multi_tenancy_isolation",
+    "AggregateImagePropertiesIsolation": "aggregate_image_properties_isolation",
+    "AggregateTypeAffinityFilter": "aggregate_type_affinity",
+    "IsolatedHostsFilter": "isolated_hosts",
+    "IoOpsFilter": "io_ops",
+    "AggregateIoOpsFilter": "aggregate_io_ops",
+    "NumInstancesFilter": "num_instances",
+    "AggregateNumInstancesFilter": "aggregate_num_instances",
+    "SimpleCIDRAffinityFilter": "simple_cidr_affinity",
     "ServerGroupAffinityFilter": "server_group_affinity",
     "ServerGroupAntiAffinityFilter": "server_group_anti_affinity",
 }
+
+
+Check = Callable[[Columns, Request], Iterator[Verdict]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +68,26 @@ class Filter:
     """A filter and its name in reports."""
 
     name: str
-    check: Callable[[Columns, Request], Iterator[Verdict]]
+    check: Check
+    needs: tuple[str, ...] = ()
+    passes: Callable[[HostView, Request], bool | str] | None = None  # the form for one host; `check` is not used then
+
+    def verdicts(self, hosts: Columns, request: Request, passing: Mask) -> Iterator[Verdict]:
+        """What it says; in the form for one host, of those only that still pass."""
+        if self.passes is None:
+            return self.check(hosts, request)
+        return self._one_by_one(self.passes, hosts, request, passing)
+
+    def _one_by_one(
+        self, passes: Callable[[HostView, Request], bool | str], hosts: Columns, request: Request, passing: Mask
+    ) -> Iterator[Verdict]:
+        fallen: dict[str, Mask] = {}
+        for position in np.flatnonzero(passing):
+            answer = passes(HostView(hosts, int(position)), request)
+            if answer is not True:
+                fallen.setdefault(answer or f"refused by {self.name}", hosts.all())[position] = False
+        for reason, mask in fallen.items():
+            yield mask, reason
 
 
 def load(names: list[str]) -> list[Filter]:
@@ -50,5 +95,13 @@ def load(names: list[str]) -> list[Filter]:
 
     Raises: UnknownPlugin.
     """
-    found = {name: Filter(name, module.check) for name, module in plugins.load("filters", names, ALIASES)}
+    found = {}
+    for name, module in plugins.load("filters", names, ALIASES):
+        passes = getattr(module, "passes", None)
+        check = _nothing if passes is not None else module.check
+        found[name] = Filter(name, check, tuple(getattr(module, "NEEDS", ())), passes)
     return list(found.values())
+
+
+def _nothing(hosts: Columns, request: Request) -> Iterator[Verdict]:
+    yield from ()

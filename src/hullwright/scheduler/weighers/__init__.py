@@ -9,7 +9,8 @@ A weigher has one function and the name of the option that says how much it coun
 
 The numbers of the hosts that fit are brought to 0..1 (all equal: 0), multiplied, and summed over the weighers; the largest sum
 is tried first. Others bring their own by an entry point in the group `hullwright.weighers`, naming a module with these two; without
-MULTIPLIER it counts once.
+MULTIPLIER it counts once. `NEEDS` names what is read for it only then (`surroundings`). An aggregate with metadata of the option's name
+says how much it counts for its hosts; the least number of a host's aggregates holds.
 """
 
 from __future__ import annotations
@@ -28,6 +29,11 @@ ALIASES = {
     "nova.scheduler.weights.cpu.CPUWeigher": "cpu",
     "nova.scheduler.weights.disk.DiskWeigher": "disk",
     "nova.scheduler.weights.compute.BuildFailureWeigher": "build_failures",
+    "nova.scheduler.weights.io_ops.IoOpsWeigher": "io_ops",
+    "nova.scheduler.weights.num_instances.NumInstancesWeigher": "num_instances",
+    "nova.scheduler.weights.hypervisor_version.HypervisorVersionWeigher": "hypervisor_version",
+    "nova.scheduler.weights.affinity.ServerGroupSoftAffinityWeigher": "soft_affinity",
+    "nova.scheduler.weights.affinity.ServerGroupSoftAntiAffinityWeigher": "soft_anti_affinity",
 }
 
 
@@ -38,15 +44,22 @@ class Weigher:
     name: str
     weigh: Callable[[Columns, Request], Floats]
     multiplier: float
+    option: str | None = None  # metadata of this name in a host's aggregates is its multiplier there
+    needs: tuple[str, ...] = ()
+
+    def multipliers(self, hosts: Columns) -> Any:
+        """How much it counts: one number, or one for each host when aggregates say so."""
+        return self.multiplier if self.option is None else hosts.aggregates.least(self.option, self.multiplier)
 
 
 def load(names: list[str], conf: Any) -> list[Weigher]:
-    """The weighers of these names that count at all.
+    """The weighers of these names, each once.
 
     Raises: UnknownPlugin.
     """
     found = {}
     for name, module in plugins.load("weighers", names, ALIASES):
         option = getattr(module, "MULTIPLIER", None)
-        found[name] = Weigher(name, module.weigh, conf.scheduler[option] if option else 1.0)
-    return [weigher for weigher in found.values() if weigher.multiplier]
+        multiplier = conf.scheduler[option] if option else 1.0
+        found[name] = Weigher(name, module.weigh, multiplier, option, tuple(getattr(module, "NEEDS", ())))
+    return list(found.values())

@@ -1,0 +1,503 @@
+"""Each filter and weigher that looks at aggregates, groups, hints, counts or extra specs agrees with a plain reading, one host at a time.
+
+The plain reading below is written from the documentation of the rules, not from the filters.
+"""
+
+import ipaddress
+import json
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hullwright.conf import opts
+from hullwright.objects.flavors import Flavor
+from hullwright.objects.hosts import HostFacts
+from hullwright.objects.instances import RequestSpec
+from hullwright.objects.server_groups import GroupPlacement, GroupPolicy
+from hullwright.scheduler import filters, select, weighers
+from hullwright.scheduler.columns import Columns, HostRow
+from hullwright.scheduler.relations import Relations
+from hullwright.scheduler.request import Request
+
+NAMES = [f"h{number}" for number in range(6)]
+INSTANCES = [f"00000000-0000-0000-0000-{number:012}" for number in range(4)]
+PLAIN = {}  # filter -> its plain reading: (host, world, spec, conf) -> whether the host passes
+PLAIN_WEIGHTS = {}  # weigher -> its plain reading: (host, world) -> number
+
+
+@dataclass
+class PlainHost:
+    """A host as the plain reading sees it."""
+
+    id: int
+    name: str
+    facts: HostFacts
+    instances: int
+    io_ops: int
+    room: dict[str, tuple[int, int, float, int]]  # total, reserved, ratio, used
+    aggregates: list[dict[str, str]] = field(default_factory=list)
+
+
+@dataclass
+class World:
+    """Hosts, and where other instances are."""
+
+    hosts: list[PlainHost]
+    memberships: list[tuple[dict[str, str], set[str]]]
+    group: GroupPlacement | None
+    host_of: dict[str, int]
+
+    def columns(self) -> Columns:
+        columns = Columns([HostRow(host.id, host.name, facts=host.facts) for host in self.hosts])
+        for host in self.hosts:
+            at = columns.position(host.name)
+            columns.instance_counts[at] = host.instances
+            columns.io_ops[at] = host.io_ops
+            for resource, numbers in host.room.items():
+                columns.set_resource(resource, np.array([at]), *numbers)
+        for number, (metadata, members) in enumerate(self.memberships):
+            columns.aggregates.put(number, metadata, columns.named(members))
+        return columns
+
+
+facts = st.builds(
+    HostFacts,
+    hostname=st.just("x"),
+    hypervisor_type=st.sampled_from(["QEMU", "KVM"]),
+    hypervisor_version=st.sampled_from([6_002_000, 7_002_022, 10_000_000]),
+    vcpus=st.just(1),
+    memory_mb=st.just(1),
+    disk_gb=st.just(1),
+    disk_free_gb=st.just(1),
+    cpu_arch=st.sampled_from(["x86_64", "aarch64"]),
+    cpu_model=st.sampled_from(["", "EPYC"]),
+    cpu_features=st.sampled_from([(), ("aes",), ("aes", "avx2")]),
+    host_ip=st.sampled_from(["10.0.0.1", "10.0.1.77", "192.0.2.5", "::1"]),
+)
+metadata = st.dictionaries(
+    st.sampled_from(
+        [
+            "ssd",
+            "filter_tenant_id",
+            "filter_tenant_id2",
+            "os_type",
+            "ns.os_type",
+            "instance_type",
+            "max_io_ops_per_host",
+            "max_instances_per_host",
+            "cpu_weight_multiplier",
+        ]
+    ),
+    st.sampled_from(["true", "p", "q, p", "linux", "linux,windows", "small", "large, small", "2", "5", "0.5", "-1", "many"]),
+    max_size=4,
+)
+counts = st.integers(0, 60)
+room = st.fixed_dictionaries(
+    {name: st.tuples(st.integers(0, 20), st.integers(0, 2), st.just(1.5), st.integers(0, 9)) for name in ("VCPU", "MEMORY_MB", "DISK_GB")}
+)
+
+
+@st.composite
+def worlds(draw):
+    names = draw(st.lists(st.sampled_from(NAMES), min_size=1, max_size=6, unique=True))
+    hosts = [
+        PlainHost(number * 2, name, draw(facts), draw(counts), draw(st.integers(0, 10)), draw(room)) for number, name in enumerate(names, 1)
+    ]
+    memberships = [(draw(metadata), set(draw(st.lists(st.sampled_from(names), unique=True)))) for _ in range(draw(st.integers(0, 3)))]
+    for given_metadata, members in memberships:
+        for host in hosts:
+            if host.name in members:
+                host.aggregates.append(given_metadata)
+    ids = st.sampled_from([host.id for host in hosts] + [99])
+    group = draw(
+        st.none()
+        | st.builds(
+            GroupPlacement,
+            uuid=st.just("g"),
+            policy=st.sampled_from(GroupPolicy),
+            max_server_per_host=st.integers(1, 3),
+            members_on=st.dictionaries(ids, st.integers(1, 3), max_size=3),
+        )
+    )
+    return World(hosts, memberships, group, draw(st.dictionaries(st.sampled_from(INSTANCES), ids)))
+
+
+extra_specs = st.dictionaries(
+    st.sampled_from(
+        [
+            "ssd",
+            "aggregate_instance_extra_specs:ssd",
+            "aggregate_instance_extra_specs:os_type",
+            "capabilities:hypervisor_type",
+            "capabilities:free_ram_mb",
+            "capabilities:cpu_info:features",
+            "capabilities:cpu_info:arch",
+            "capabilities:nothing",
+            "hypervisor_version",
+            "vcpus_used",
+            "hw:cpu_policy",
+        ]
+    ),
+    st.sampled_from(["true", "QEMU", "s== QEMU", "s!= QEMU", "s< b", ">= 4", "<= 7", "== 4", "!= 4", "= 3", ">= x", "<in> avx", "<in>", ""])
+    | st.sampled_from(["<all-in> aes avx2", "<or> linux <or> windows", "<or> 2 <or> true", "x86_64", "7002022"]),
+    max_size=3,
+)
+comparison = st.tuples(
+    st.sampled_from(["=", "<", ">", "<=", ">=", "in"]),
+    st.sampled_from(["$free_ram_mb", "$vcpus_used", "$host", "$nothing", "$hypervisor_type", "$num_instances"]),
+    st.sampled_from([0, 3, 8, "h1", "QEMU", "$vcpus_total"]),
+).map(list)
+queries = st.recursive(
+    comparison,
+    lambda inner: st.tuples(st.sampled_from(["and", "or", "not"]), inner, inner).map(list) | st.tuples(st.just("not"), inner).map(list),
+    max_leaves=4,
+)
+one_or_more = st.sampled_from([*INSTANCES, "not-a-uuid"]) | st.lists(st.sampled_from(INSTANCES), max_size=3)
+hints = st.fixed_dictionaries(
+    {},
+    optional={
+        "same_host": one_or_more,
+        "different_host": one_or_more,
+        "query": queries.map(json.dumps) | queries | st.sampled_from(["[", '["maybe", 1]', "{}", "7"]),
+        "build_near_host_ip": st.sampled_from(["10.0.0.200", "192.0.2.1", "::2"]),
+        "cidr": st.sampled_from(["/24", "/16", "/32", "/0", "/200"]),
+    },
+)
+specs = st.builds(
+    RequestSpec,
+    instance_uuid=st.just("i"),
+    project_id=st.sampled_from(["p", "q", "r"]),
+    user_id=st.just("u"),
+    flavor=st.builds(
+        Flavor,
+        id=st.just("1"),
+        name=st.sampled_from(["small", "large", "huge"]),
+        vcpus=st.just(1),
+        memory_mb=st.just(1),
+        root_gb=st.just(1),
+        extra_specs=extra_specs,
+    ),
+    image_id=st.sampled_from([None, "secret", "open"]),
+    image_properties=st.dictionaries(st.sampled_from(["os_type", "ns.os_type"]), st.sampled_from(["linux", "bsd"])),
+    scheduler_hints=hints,
+)
+options = st.fixed_dictionaries(
+    {},
+    optional={
+        "isolated_images": st.just(["secret"]),
+        "isolated_hosts": st.just(["h1", "h2", "h9"]),
+        "restrict_isolated_hosts_to_isolated_images": st.booleans(),
+        "max_io_ops_per_host": st.integers(0, 9),
+        "aggregate_image_properties_isolation_namespace": st.just("ns"),
+    },
+)
+
+
+# --- The plain reading of filters -----------------------------------------------------------------------------------------
+
+
+def plain(function):
+    PLAIN[function.__name__] = function
+    return function
+
+
+def words_of(host, key):
+    """All words that a host's aggregates have for a key."""
+    return [word.strip() for each in host.aggregates if key in each for word in each[key].split(",")]
+
+
+def meets(value, wanted):
+    """extra_specs as its documentation has it."""
+    parts = wanted.split()
+    sign = parts[0] if parts else ""
+    if sign == "<or>":
+        return value in [part for number, part in enumerate(parts) if number % 2 == 1]
+    known = ("<in>", "<all-in>", "s==", "s!=", "s<", "s<=", "s>", "s>=", "=", "==", "!=", ">=", "<=")
+    if sign not in known:
+        return value == wanted
+    if len(parts) == 1:
+        return False
+    if sign == "<in>":
+        return parts[1] in value
+    if sign == "<all-in>":
+        return all(part in value for part in parts[1:])
+    left, right, sign = (value, parts[1], sign[1:]) if sign.startswith("s") else (value, parts[1], sign)
+    if not parts[0].startswith("s"):
+        try:
+            left, right = float(value), float(parts[1])
+        except ValueError:
+            return False
+        sign = ">=" if sign == "=" else sign
+    if sign == "==":
+        return left == right
+    if sign == "!=":
+        return left != right
+    if sign in (">", ">="):
+        return left > right or (sign == ">=" and left == right)
+    return left < right or (sign == "<=" and left == right)
+
+
+def attribute(host, name):
+    def usable(resource):
+        return host.room[resource][0] - host.room[resource][1]
+
+    found = {
+        "host": host.name,
+        "hypervisor_type": host.facts.hypervisor_type,
+        "hypervisor_version": host.facts.hypervisor_version,
+        "free_ram_mb": usable("MEMORY_MB") - host.room["MEMORY_MB"][3],
+        "vcpus_used": host.room["VCPU"][3],
+        "vcpus_total": usable("VCPU"),
+        "num_instances": host.instances,
+        "cpu_info:arch": host.facts.cpu_arch,
+        "cpu_info:features": " ".join(host.facts.cpu_features),
+    }
+    return found.get(name)
+
+
+def answer(query, host):
+    """A JSON query for one host. Raises ValueError when it cannot be read."""
+    if not isinstance(query, list) or not query:
+        raise ValueError
+    values = []
+    for each in query[1:]:
+        if isinstance(each, list):
+            values.append(answer(each, host))
+        elif isinstance(each, str) and each.startswith("$"):
+            if (value := attribute(host, each[1:])) is not None:
+                values.append(value)
+        else:
+            values.append(each)
+    match query[0]:
+        case "and":
+            return all(values)
+        case "or":
+            return any(values)
+        case "not":
+            return any(not value for value in values)
+        case "in":
+            return len(values) > 1 and values[0] in values[1:]
+        case "=":
+            return len(values) > 1 and all(values[0] == value for value in values[1:])
+        case "<" | ">" | "<=" | ">=":
+            if len(values) < 2:
+                return False
+            try:
+                test = {"<": lambda v: values[0] < v, ">": lambda v: values[0] > v, "<=": lambda v: values[0] <= v}
+                return all(test.get(query[0], lambda v: values[0] >= v)(value) for value in values[1:])
+            except TypeError:
+                return False
+    raise ValueError
+
+
+def least(host, key, number, otherwise):
+    try:
+        return min((number(each[key]) for each in host.aggregates if key in each), default=otherwise)
+    except ValueError:
+        return otherwise
+
+
+def named_by(spec, hint):
+    given_value = spec.scheduler_hints.get(hint) or []
+    return [given_value] if isinstance(given_value, str) else given_value
+
+
+@plain
+def compute_capabilities(host, world, spec, conf):
+    for key, wanted in spec.flavor.extra_specs.items():
+        name = key.removeprefix("capabilities:") if key.startswith("capabilities:") else key
+        if name == key and key not in ("hypervisor_version", "vcpus_used"):
+            continue
+        value = attribute(host, name)
+        if value is None or not meets(str(value), wanted):
+            return False
+    return True
+
+
+@plain
+def aggregate_instance_extra_specs(host, world, spec, conf):
+    for key, wanted in spec.flavor.extra_specs.items():
+        name = key.removeprefix("aggregate_instance_extra_specs:")
+        if ":" not in name and not any(meets(word, wanted) for word in words_of(host, name)):
+            return False
+    return True
+
+
+@plain
+def aggregate_multi_tenancy_isolation(host, world, spec, conf):
+    allowed = words_of(host, "filter_tenant_id") + words_of(host, "filter_tenant_id2")
+    return not allowed or spec.project_id in allowed
+
+
+@plain
+def aggregate_image_properties_isolation(host, world, spec, conf):
+    namespace = conf.scheduler.aggregate_image_properties_isolation_namespace
+    for key, value in spec.image_properties.items():
+        if namespace and not key.startswith(f"{namespace}."):
+            continue
+        wanted = words_of(host, key)
+        if wanted and value not in wanted:
+            return False
+    return True
+
+
+@plain
+def aggregate_type_affinity(host, world, spec, conf):
+    names = words_of(host, "instance_type")
+    return not names or spec.flavor.name in names
+
+
+@plain
+def isolated_hosts(host, world, spec, conf):
+    host_isolated = host.name in conf.scheduler.isolated_hosts
+    image_isolated = spec.image_id in conf.scheduler.isolated_images
+    if conf.scheduler.restrict_isolated_hosts_to_isolated_images:
+        return host_isolated == image_isolated
+    return host_isolated or not image_isolated
+
+
+@plain
+def io_ops(host, world, spec, conf):
+    return host.io_ops < conf.scheduler.max_io_ops_per_host
+
+
+@plain
+def aggregate_io_ops(host, world, spec, conf):
+    return host.io_ops < least(host, "max_io_ops_per_host", int, conf.scheduler.max_io_ops_per_host)
+
+
+@plain
+def num_instances(host, world, spec, conf):
+    return host.instances < conf.scheduler.max_instances_per_host
+
+
+@plain
+def aggregate_num_instances(host, world, spec, conf):
+    return host.instances < least(host, "max_instances_per_host", int, conf.scheduler.max_instances_per_host)
+
+
+@plain
+def different_host(host, world, spec, conf):
+    return all(world.host_of.get(uuid) != host.id for uuid in named_by(spec, "different_host"))
+
+
+@plain
+def same_host(host, world, spec, conf):
+    named = named_by(spec, "same_host")
+    return not named or any(world.host_of.get(uuid) == host.id for uuid in named)
+
+
+@plain
+def simple_cidr_affinity(host, world, spec, conf):
+    near = spec.scheduler_hints.get("build_near_host_ip")
+    if near is None:
+        return True
+    try:
+        network = ipaddress.ip_network(near + spec.scheduler_hints.get("cidr", "/24"), strict=False)
+    except ValueError:
+        return False
+    return ipaddress.ip_address(host.facts.host_ip) in network
+
+
+@plain
+def json_query(host, world, spec, conf):
+    query = spec.scheduler_hints.get("query")
+    try:
+        query = json.loads(query) if isinstance(query, str) else query
+        return not query or bool(answer(query, host))
+    except ValueError:
+        return False
+
+
+@plain
+def server_group_affinity(host, world, spec, conf):
+    group = world.group
+    return group is None or group.policy != "affinity" or not group.members_on or host.id in group.members_on
+
+
+@plain
+def server_group_anti_affinity(host, world, spec, conf):
+    group = world.group
+    return group is None or group.policy != "anti-affinity" or group.members_on.get(host.id, 0) < group.max_server_per_host
+
+
+# --- The plain reading of weighers ----------------------------------------------------------------------------------------
+
+PLAIN_WEIGHTS = {
+    "io_ops": lambda host, world: host.io_ops,
+    "num_instances": lambda host, world: host.instances,
+    "hypervisor_version": lambda host, world: host.facts.hypervisor_version,
+    "soft_affinity": lambda host, world: members_there(host, world, "soft-affinity"),
+    "soft_anti_affinity": lambda host, world: -members_there(host, world, "soft-anti-affinity"),
+    "cpu": lambda host, world: (host.room["VCPU"][0] - host.room["VCPU"][1]) * host.room["VCPU"][2] - host.room["VCPU"][3],
+}
+
+
+def members_there(host, world, policy):
+    return world.group.members_on.get(host.id, 0) if world.group and world.group.policy == policy else 0
+
+
+# --- The comparison -------------------------------------------------------------------------------------------------------
+
+
+def loaded(chosen):
+    conf = opts.load([])
+    for name, value in chosen.items():
+        conf.set_override(name, value, "scheduler")
+    return conf
+
+
+@pytest.mark.parametrize("name", sorted(PLAIN))
+@settings(max_examples=200, deadline=None)
+@given(world=worlds(), spec=specs, chosen=options)
+def test_a_filter_passes_the_hosts_of_its_plain_reading(name, world, spec, chosen):
+    conf = loaded(chosen)
+    request = Request(spec, spec.resources(), {}, 0.0, conf, Relations(world.group, world.host_of))
+    outcome = select.apply_filters(world.columns(), request, filters.load([name]))
+    expected = {host.name: bool(PLAIN[name](host, world, spec, conf)) for host in world.hosts}
+    assert dict(zip([host.name for host in world.hosts], outcome.passing.tolist(), strict=True)) == expected
+    assert sum(rejection.count for rejection in outcome.rejections) == sum(not passes for passes in expected.values())
+
+
+@settings(max_examples=150, deadline=None)
+@given(world=worlds(), spec=specs, chosen=options)
+def test_all_filters_together_pass_what_each_of_them_passes(world, spec, chosen):
+    conf = loaded(chosen)
+    request = Request(spec, spec.resources(), {}, 0.0, conf, Relations(world.group, world.host_of))
+    outcome = select.apply_filters(world.columns(), request, filters.load(sorted(PLAIN)))
+    expected = [all(check(host, world, spec, conf) for check in PLAIN.values()) for host in world.hosts]
+    assert outcome.passing.tolist() == expected
+
+
+@pytest.mark.parametrize("name", sorted(PLAIN_WEIGHTS))
+@settings(max_examples=150, deadline=None)
+@given(world=worlds(), spec=specs, multiplier=st.sampled_from([-1.0, 0.0, 0.5, 2.0]))
+def test_a_weigher_weighs_as_its_plain_reading_with_multipliers_of_aggregates(name, world, spec, multiplier):
+    [weigher] = weighers.load([name], opts.load([]))
+    request = Request(spec, {}, {}, 0.0, opts.load([]), Relations(world.group, world.host_of))
+    columns = world.columns()
+    weights = select.weigh(columns, request, columns.all(), [replace(weigher, multiplier=multiplier)])
+    values = [PLAIN_WEIGHTS[name](host, world) for host in world.hosts]
+    low, high = min(values), max(values)
+    expected = []
+    for host, value in zip(world.hosts, values, strict=True):
+        counts_here = least(host, f"{name}_weight_multiplier", float, multiplier)
+        expected.append(counts_here * (value - low) / (high - low) if high > low else 0.0)
+    assert weights.tolist() == pytest.approx(expected)
+
+
+@settings(max_examples=100, deadline=None)
+@given(before=worlds(), after=worlds())
+def test_memberships_follow_hosts_that_come_and_go(before, after):
+    columns = before.columns()
+    members = {number: names for number, (_, names) in enumerate(before.memberships)}
+    stay = {host.id for host in after.hosts} & {host.id for host in before.hosts}
+    name_of = {host.id: host.name for host in before.hosts}
+    columns.drop([host.id for host in before.hosts if host.id not in stay])
+    columns.put([HostRow(host.id, host.name) for host in after.hosts if host.id not in stay])
+    for number, names in members.items():
+        found = {int(columns.ids[at]) for at in np.flatnonzero(columns.aggregates.by_id[number].members)}
+        assert found == {host_id for host_id in stay if name_of[host_id] in names}
