@@ -27,7 +27,7 @@ from support import invariants
 from support.house import House
 
 THOROUGH = bool(os.environ.get("HULLWRIGHT_DURABILITY_ROUNDS"))  # every moment of every history
-MOMENTS = 16  # about so many of each otherwise
+MOMENTS = 8  # about so many of each otherwise
 PATHS = sorted(histories.DIRECTORY.glob("*.json"))
 
 
