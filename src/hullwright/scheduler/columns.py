@@ -182,6 +182,7 @@ class Columns:
         self.disk_formats = Sets()
         self.resources: dict[str, Resource] = {}
         self.aggregates = AggregateColumns()
+        self.arrivals = 0  # hosts that ever came
         self._position_by_id: dict[int, int] = {}
         self._position_by_name: dict[str, int] = {}
         self.put(list(rows))
@@ -241,6 +242,7 @@ class Columns:
         new = [row for row in rows if row.id not in self._position_by_id]
         if new:
             size = len(self) + len(new)
+            self.arrivals += len(new)
             for name in _PLAIN:
                 setattr(self, name, _resized(getattr(self, name), size))
             for part in self._parts():

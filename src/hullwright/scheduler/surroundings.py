@@ -45,7 +45,7 @@ class Surroundings:
         self._db = db
         self._needs = frozenset(needs)
         self._seen: dict[int, int] = {}  # aggregate id -> generation
-        self._hosts: list[int] = []  # ids of the hosts when memberships were last read
+        self._arrivals = 0  # of hosts, when memberships were last read
         self._choices: dict[str, tuple[int, float]] = {}  # instance uuid -> host id, and until when (monotonic) it counts
 
     def refresh(self, hosts: Columns, *, count_choices: bool = True) -> None:
@@ -85,9 +85,8 @@ class Surroundings:
 
     def _read_aggregates(self, conn: Any, hosts: Columns) -> None:
         generations: dict[int, int] = dict(conn.execute(_generations).tuples().all())
-        ids = hosts.ids.tolist()
         changed: Collection[int] = [key for key, number in generations.items() if self._seen.get(key) != number]
-        if generations and ids != self._hosts:
+        if hosts.arrivals != self._arrivals:
             changed = list(generations)  # a host that came may be in any of them
         for key in [key for key in self._seen if key not in generations]:
             hosts.aggregates.drop(key)
@@ -99,7 +98,7 @@ class Surroundings:
                 hosts.aggregates.put(row.id, row.metadata, hosts.with_ids(members.get(row.id, ())))
         # Members that were read after the generation, and are newer, are read once more next time.
         self._seen = generations
-        self._hosts = ids if generations else []
+        self._arrivals = hosts.arrivals
 
 
 def _fill(hosts: Columns, column: Integers, counts: Iterable[tuple[int, int]]) -> None:
