@@ -265,12 +265,13 @@ def measure_refresh(db: Database, count: int, rounds: int) -> dict[str, object]:
 # --- Spreading --------------------------------------------------------------------------------------------------------
 
 
-def _conductor(url: str, overrides: dict[str, Any], requests: int, threads: int, gate: Any, answers: Any) -> None:
+def _conductor(url: str, overrides: dict[str, Any], turn: float, requests: int, threads: int, gate: Any, answers: Any) -> None:
     """One scheduler and its requests, in a process of its own."""
     db = Database(url, pool_size=threads + 4)
     conf = opts.load([], {"scheduler": overrides})
     scheduler = Scheduler(db, conf)
-    scheduler._snapshot.refresh(0.0)
+    scheduler.turn = turn
+    scheduler.refresh()
     tally: Counter[str] = Counter()
     gate.wait()
     with ThreadPoolExecutor(threads) as pool:
@@ -280,15 +281,16 @@ def _conductor(url: str, overrides: dict[str, Any], requests: int, threads: int,
 
 
 def measure_herding(
-    url: str | None, host_count: int, conductors: int, requests: int, threads: int, overrides: dict[str, Any]
+    url: str | None, host_count: int, conductors: int, requests: int, threads: int, overrides: dict[str, Any], own_turns: bool
 ) -> dict[str, object]:
     """`requests` at once through so many conductors on equal hosts."""
     with database(url) as db:
         furnish(db, host_count, equal=True)
         start = multiprocessing.get_context("spawn")
         gate, answers = start.Barrier(conductors), start.Queue()
-        share = [requests // conductors] * conductors
-        processes = [start.Process(target=_conductor, args=(db.url, overrides, each, threads, gate, answers)) for each in share]
+        share = requests // conductors
+        turns = [number / conductors if own_turns else 0.0 for number in range(conductors)]
+        processes = [start.Process(target=_conductor, args=(db.url, overrides, turn, share, threads, gate, answers)) for turn in turns]
         begun = time.perf_counter()
         for process in processes:
             process.start()
@@ -354,6 +356,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=16, help="of a conductor in herding; default 16")
     parser.add_argument("--herding-hosts", default="10,100")
     parser.add_argument("--conductors", default="1,2,4")
+    parser.add_argument("--same-turn", action="store_true", help="in herding, let all conductors begin with the same host")
     parser.add_argument("--set", action="append", default=[], metavar="OPTION=JSON", help="an option of [scheduler], for herding")
     parser.add_argument("--database", help="SQLAlchemy URL of a PostgreSQL database that may be emptied (default: SQLite)")
     parser.add_argument("--write", action="store_true", help="replace benchmarks/results/scheduler.md by what this run measures")
@@ -379,7 +382,9 @@ def main() -> int:
         rows = tables["Spreading"] = []
         for host_count in [int(word) for word in options.herding_hosts.split(",")]:
             for conductors in [int(word) for word in options.conductors.split(",")]:
-                rows.append(measure_herding(options.database, host_count, conductors, options.requests, options.threads, overrides))
+                own_turns = not options.same_turn
+                amounts = (host_count, conductors, options.requests, options.threads)
+                rows.append(measure_herding(options.database, *amounts, overrides, own_turns))
                 print(measure.table(rows[-1:]), flush=True)
     if options.write:
         kind = "SQLite" if not options.database else options.database.partition(":")[0]

@@ -10,12 +10,13 @@ from hullwright.objects.errors import ComputeResourcesUnavailable, NoValidHost
 from hullwright.objects.flavors import Flavor
 from hullwright.objects.hosts import HostFacts, Inventory
 from hullwright.objects.instances import RequestSpec
-from hullwright.persistence import hosts
+from hullwright.persistence import conductors, hosts
 from hullwright.scheduler.claim import claim_first
 from hullwright.scheduler.select import Scheduler
 
 FACTS = HostFacts("h", "QEMU", 7002022, vcpus=64, memory_mb=1024, disk_gb=100, disk_free_gb=100)
 FLAVOR = Flavor("1", "small", vcpus=1, memory_mb=128, root_gb=1)
+SIZES = [Inventory("VCPU", 64), Inventory("MEMORY_MB", 1024), Inventory("DISK_GB", 100)]
 HOSTS = 10
 
 
@@ -25,8 +26,7 @@ def ten_hosts(db):
     with db.write() as conn:
         for number in range(HOSTS):
             host = hosts.register(conn, f"h{number}", "fake:///h", "fake")
-            sizes = [Inventory("VCPU", 64), Inventory("MEMORY_MB", 1024), Inventory("DISK_GB", 100)]
-            hosts.record_facts(conn, host.name, dataclasses.replace(FACTS, hostname=host.name), sizes)
+            hosts.record_facts(conn, host.name, dataclasses.replace(FACTS, hostname=host.name), SIZES)
     return db
 
 
@@ -64,3 +64,29 @@ def test_requests_of_one_conductor_spread_evenly_while_there_is_room(ten_hosts, 
     counts = Counter(placed)
     assert sum(counts.values()) == 40
     assert max(counts.values()) - min(counts[f"h{number}"] for number in range(HOSTS)) <= 1
+
+
+@pytest.mark.parametrize(("turns", "most"), [([0.0, 0.25, 0.5, 0.75], 1), ([0.0] * 4, 4)])
+def test_conductors_that_have_not_seen_each_others_claims_spread_when_each_has_a_turn_of_its_own(db, conf, turns, most):
+    conf.set_override("snapshot_max_age_seconds", 3600.0, "scheduler")
+    with db.write() as conn:
+        for number in range(40):
+            hosts.register(conn, f"h{number:02}", "fake:///h", "fake")
+            hosts.record_facts(conn, f"h{number:02}", FACTS, SIZES)
+    schedulers = [Scheduler(db, conf) for _ in turns]
+    for scheduler, turn in zip(schedulers, turns, strict=True):
+        scheduler.turn = turn
+        scheduler.refresh()
+    counts = Counter(place(db, schedulers[number % 4], number) for number in range(40))
+    assert sum(counts.values()) == 40
+    assert max(counts.values()) == most
+
+
+def test_living_conductors_have_each_a_turn_and_one_alone_has_the_first(db):
+    with db.write() as conn:
+        for number in range(4):
+            conductors.enlist(conn, id=f"c{number}", hostname="h", pid=number, version="1", lease_seconds=60.0)
+        assert [conductors.turn(conn, f"c{number}") for number in range(4)] == [0.0, 0.25, 0.5, 0.75]
+        for number in range(3):
+            conductors.retire(conn, f"c{number}")
+        assert (conductors.turn(conn, "c3"), conductors.turn(conn, "gone")) == (0.0, 0.0)

@@ -122,7 +122,9 @@ class Conductor:
         batch: list[Job] = []
         with self._db.read() as connection:
             is_something_queued = jobs.leasable(connection)
-        look_for_orphans = time.monotonic() >= self._look_for_orphans_at
+            look_for_orphans = time.monotonic() >= self._look_for_orphans_at
+            if look_for_orphans:
+                self.shared.scheduler.turn = conductors.turn(connection, self._heartbeat.id)
         if is_something_queued or look_for_orphans:
             with self._db.write() as connection:
                 if look_for_orphans:

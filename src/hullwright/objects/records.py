@@ -6,37 +6,45 @@ Not for: database rows; `persistence/` maps those.
 from __future__ import annotations
 
 import dataclasses
+import enum
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
-
-_hints_of: dict[type, dict[str, Any]] = {}
-
-
-def _hints(cls: type) -> dict[str, Any]:
-    if cls not in _hints_of:
-        _hints_of[cls] = typing.get_type_hints(cls)
-    return _hints_of[cls]
+Decoder = Callable[[Any], Any]
+_decoders_of: dict[type, dict[str, Decoder | None]] = {}
 
 
-def _decode(hint: Any, value: Any) -> Any:
-    """Rebuild nested records and tuples that JSON flattened to dictionaries and lists."""
-    if value is None:
-        return None
+def _decoders(cls: type) -> dict[str, Decoder | None]:
+    """Field -> what rebuilds its value; None where JSON's own value will do. Made once: types are slow to look at."""
+    if cls not in _decoders_of:
+        hints = typing.get_type_hints(cls)
+        _decoders_of[cls] = {field.name: _decoder(hints[field.name]) for field in dataclasses.fields(cls)}
+    return _decoders_of[cls]
+
+
+def _decoder(hint: Any) -> Decoder | None:
+    """What rebuilds nested records, tuples and enums that JSON flattened to dictionaries, lists and strings."""
     origin = typing.get_origin(hint)
     if origin in (typing.Union, types.UnionType):
         options = [arg for arg in typing.get_args(hint) if arg is not type(None)]
-        return _decode(options[0], value) if len(options) == 1 else value
+        return _decoder(options[0]) if len(options) == 1 else None
     if origin is tuple:
-        item = typing.get_args(hint)[0]
-        return tuple(_decode(item, v) for v in value)
-    if isinstance(hint, type) and issubclass(hint, Record) and isinstance(value, Mapping):
-        return hint.from_dict(value)
-    if isinstance(hint, type) and hint.__mro__[-2].__name__ == "StrEnum":
-        return hint(value)
-    return value
+        return _tuple_decoder(_decoder(typing.get_args(hint)[0]))
+    if isinstance(hint, type) and issubclass(hint, Record):
+        record = hint
+        return lambda value: record.from_dict(value) if isinstance(value, Mapping) else value
+    if isinstance(hint, type) and issubclass(hint, enum.StrEnum):
+        return hint
+    return None
+
+
+def _tuple_decoder(item: Decoder | None) -> Decoder:
+    if item is None:
+        return tuple
+    decode = item
+    return lambda values: tuple(None if value is None else decode(value) for value in values)
 
 
 class Record:
@@ -49,5 +57,9 @@ class Record:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Rebuild from `to_dict`'s answer; unknown keys are left out, so that older code reads newer rows."""
-        hints = _hints(cls)
-        return cls(**{f.name: _decode(hints[f.name], data[f.name]) for f in dataclasses.fields(cls) if f.name in data})  # type: ignore[arg-type]
+        values = {}
+        for name, decode in _decoders(cls).items():
+            if name in data:
+                value = data[name]
+                values[name] = value if decode is None or value is None else decode(value)
+        return cls(**values)

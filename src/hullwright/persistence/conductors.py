@@ -36,6 +36,12 @@ def living(connection: Connection) -> sa.Select[Any]:
     return sa.select(conductors.c.id).where(conductors.c.expires_at > clock(connection))
 
 
+def turn(connection: Connection, id: str) -> float:
+    """A conductor's place among the living ones, 0 to 1: each has another, and one alone has 0."""
+    ids = sorted(connection.execute(living(connection)).scalars())
+    return ids.index(id) / len(ids) if id in ids else 0.0
+
+
 def hold_lapsed(connection: Connection) -> list[str]:
     """The ids of those whose lease has ended, in a write transaction: until its commit none of them can come back to life."""
     query = sa.select(conductors.c.id).where(conductors.c.expires_at <= clock(connection)).with_for_update()

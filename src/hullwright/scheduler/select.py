@@ -68,6 +68,9 @@ class Scheduler:
         needs |= {need for each in self._weighers if each.multiplier for need in each.needs}
         self._surroundings = Surroundings(db, needs)
         self._lock = threading.Lock()
+        # Where among hosts of the same weight this scheduler begins, 0 to 1. Schedulers that run side by side are given one each: else
+        # all of them would choose the same hosts until they see each other's claims.
+        self.turn = 0.0
 
     def select(self, spec: RequestSpec, tried: Mapping[str, str], *, fresh: bool = False) -> Selection:
         """Choose a host for `spec`, none of `tried` (host -> why it failed there), and alternates for when it fills up meanwhile.
@@ -79,36 +82,42 @@ class Scheduler:
         with self._lock:
             self._snapshot.forget_choice(spec.instance_uuid)  # an earlier attempt's
             self._relations.forget_choice(spec.instance_uuid)
+            self._surroundings.forget_choice(spec.instance_uuid)
             request = Request(spec, spec.resources(), tried, now(), self._conf, self._relations.read(spec))
             was_read = self._snapshot.refresh(0.0 if fresh else self._conf.scheduler.snapshot_max_age_seconds)
             hosts = self._snapshot.columns
-            self._surroundings.forget_choice(spec.instance_uuid)
+            if was_read:
+                self._surroundings.refresh(hosts)
             outcome = self._filter(hosts, request)
             is_certain = was_read and not self._snapshot.has_choices() and not self._relations.has_choices(spec)
             if not outcome.passing.any() and not is_certain:
-            if was_read:
-                self._surroundings.refresh(hosts)
                 self._snapshot.refresh(0.0, count_choices=False)
+                self._surroundings.refresh(hosts, count_choices=False)
                 request = replace(request, relations=self._relations.read(spec, count_choices=False))
                 outcome = self._filter(hosts, request)
             if not outcome.passing.any():
-                self._surroundings.refresh(hosts, count_choices=False)
                 raise _no_valid_host(PlacementReport(len(hosts), None, outcome.rejections))
             weights = weigh(hosts, request, outcome.passing, self._weighers)
             selection = self._choose(hosts, request, weights, outcome)
             probe_at = None if selection.probe_before is None else request.at
             self._relations.note_choice(spec, selection.host_id)
+            self._surroundings.note_choice(hosts, spec.instance_uuid, selection.host_id)
             self._snapshot.note_choice(spec.instance_uuid, selection.host_id, request.resources, probe_at)
         return selection
 
-            self._surroundings.note_choice(hosts, spec.instance_uuid, selection.host_id)
+    def refresh(self) -> None:
+        """Read the hosts now, as before the first request."""
+        with self._lock:
+            self._snapshot.refresh(0.0)
+            self._surroundings.refresh(self._snapshot.columns)
+
     def _filter(self, hosts: Columns, request: Request) -> Outcome:
         return apply_filters(hosts, request, _FORCED if request.spec.force_host else self._filters)
 
     def _choose(self, hosts: Columns, request: Request, weights: Floats, outcome: Outcome) -> Selection:
         spec, options = request.spec, self._conf.scheduler
         wanted = max(spec.max_attempts, options.host_subset_size, CANDIDATES_MAX)
-        order = best(weights, wanted)
+        order = best(weights, wanted, self.turn)
         if options.shuffle_best_same_weighed_hosts:
             equals = np.flatnonzero(weights == weights[order[0]])
             first = int(random.choice(equals))
@@ -160,6 +169,11 @@ def weigh(hosts: Columns, request: Request, passing: Mask, chain: list[Weigher])
     positions = np.flatnonzero(passing)
     total = np.zeros(len(positions))
     for each in chain:
+        multiplier = each.multipliers(hosts)
+        if isinstance(multiplier, np.ndarray):
+            multiplier = multiplier[positions]
+        elif not multiplier:
+            continue
         raw = each.weigh(hosts, request)[positions]
         lowest, highest = float(raw.min()), float(raw.max())
         if highest > lowest:
@@ -167,13 +181,15 @@ def weigh(hosts: Columns, request: Request, passing: Mask, chain: list[Weigher])
     return total
 
 
-def best(weights: Floats, wanted: int) -> Integers:
-        multiplier = each.multipliers(hosts)
-        if isinstance(multiplier, np.ndarray):
-            multiplier = multiplier[positions]
-        elif not multiplier:
-            continue
-    """Positions of the `wanted` largest weights, largest first; among equals the first ones. Does not sort the rest."""
+def best(weights: Floats, wanted: int, turn: float = 0.0) -> Integers:
+    """Positions of the `wanted` largest weights, largest first; among equals the first ones, counted from `turn` of all on.
+
+    Does not sort the rest.
+    """
+    start = int(turn * len(weights)) % len(weights)
+    if start:
+        turned: Integers = (best(np.roll(weights, -start), wanted) + start) % len(weights)
+        return turned
     if len(weights) <= max(wanted, 64):
         return np.argsort(-weights, kind="stable")[:wanted]
     threshold = np.partition(weights, len(weights) - wanted)[len(weights) - wanted]
