@@ -43,8 +43,11 @@ def turn(connection: Connection, id: str) -> float:
 
 
 def hold_lapsed(connection: Connection) -> list[str]:
-    """The ids of those whose lease has ended, in a write transaction: until its commit none of them can come back to life."""
-    query = sa.select(conductors.c.id).where(conductors.c.expires_at <= clock(connection)).with_for_update()
+    """The ids of those whose lease has ended, in a write transaction: until its commit none of them can come back to life.
+
+    One that is just beating is left out.
+    """
+    query = sa.select(conductors.c.id).where(conductors.c.expires_at <= clock(connection)).with_for_update(skip_locked=True)
     return list(connection.execute(query).scalars())
 
 

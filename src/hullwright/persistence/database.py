@@ -21,6 +21,7 @@ from sqlalchemy.engine import Connection, make_url
 from hullwright.objects import fence
 from hullwright.objects.errors import Unavailable
 
+_IDLE_TRANSACTION_SECONDS = 10  # our transactions wait for nothing but the database
 _IDLE_SECONDS = 1.0  # a connection unused for longer is asked for a sign of life before it is handed out
 # How soon a server that vanished without a word (a power cut, a cut cable) is noticed; one that ends tells so itself.
 _POSTGRESQL = {"connect_timeout": 10, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 25_000}
@@ -53,7 +54,7 @@ class Database:
         else:
             options["pool_pre_ping"] = False  # only idle connections are asked; one lost in use shows as DatabaseUnavailable
             if self.is_postgresql:
-                options["connect_args"] = _POSTGRESQL
+                options["connect_args"] = {name: value for name, value in _POSTGRESQL.items() if name not in parsed.query}
         # AUTOCOMMIT: a read costs no BEGIN and ROLLBACK; `write` says BEGIN itself, and how.
         self.engine = sa.create_engine(url, isolation_level="AUTOCOMMIT", **options)
         # SQLite has one writer; threads of one process queue here rather than in its sleeping busy handler.
@@ -74,6 +75,8 @@ class Database:
 
             event.listen(self.engine, "connect", on_connect)
         else:
+            if self.is_postgresql:
+                event.listen(self.engine, "connect", _limit_idle_transactions)
             event.listen(self.engine, "checkin", _note_use)
             event.listen(self.engine, "checkout", self._ask_if_idle)
 
@@ -153,6 +156,12 @@ class Database:
     def close(self) -> None:
         """Close all connections."""
         self.engine.dispose()
+
+
+def _limit_idle_transactions(dbapi: Any, _record: Any) -> None:
+    """A process that stalls inside a transaction holds locks that all others wait for: the server ends the transaction then."""
+    dbapi.execute(f"SET idle_in_transaction_session_timeout = {_IDLE_TRANSACTION_SECONDS * 1000}")
+    dbapi.commit()
 
 
 def _note_use(_dbapi: Any, record: Any) -> None:
