@@ -98,6 +98,21 @@ def test_the_jobs_of_one_that_died_are_taken_although_the_clock_was_set_back(db:
     assert [job.owner for job in _take(db, "c2", orphans=True)] == ["c2"]
 
 
+def test_a_conductor_whose_clock_is_ahead_by_an_hour_does_not_think_that_builds_are_too_late(tmp_path: Path, db_url: str) -> None:
+    house = House(tmp_path, db_url, conductor={"build_timeout": 600.0})
+    try:
+        house.add_host("h1")
+        file = tmp_path / "jump"
+        file.touch()
+        house.start_conductor("import time\n" + _JUMP.format(file=str(file), seconds=HOUR) + "\ntime.sleep(0.2)")
+        uuids = house.create(3)
+        house.rest(30)
+        assert house.states(uuids) == {VmState.ACTIVE: 3}
+        invariants.check(house)
+    finally:
+        house.close()
+
+
 @pytest.mark.postgresql
 def test_a_lease_that_has_ended_cannot_be_renewed_while_its_jobs_are_being_taken(postgres_tables_url: str) -> None:
     db = Database(postgres_tables_url)

@@ -27,7 +27,7 @@ from hullwright.objects.errors import BuildTimedOut, HypervisorTimeout, LeaseLos
 from hullwright.objects.hosts import HostRef
 from hullwright.objects.instances import Instance, RequestSpec
 from hullwright.persistence import events, hosts, instances
-from hullwright.persistence.database import Database, now
+from hullwright.persistence.database import Database, DatabaseUnavailable, now, read_clock
 from hullwright.persistence.session import FlowSession
 from hullwright.scheduler.select import Scheduler
 
@@ -79,6 +79,7 @@ class RunContext:
         self.job: Job = session.job
         # Monotonic, so that a wall clock that is set meanwhile ends no build.
         self._ends_at = math.inf if self.job.deadline_at is None else time.monotonic() + self.job.deadline_at - now()
+        self._is_proved_over = False
         self.undoing = False  # set while a revert runs: an undo heeds neither a cancel nor the build's deadline
         self._lease_good = lease_good
         self._given_up = dict(given_up or {})
@@ -191,9 +192,19 @@ class RunContext:
             raise LeaseLost(f"job {self.job.uuid}: the heartbeat of its conductor has lapsed")
 
     def _check_deadline(self) -> None:
-        if not self.undoing and time.monotonic() > self._ends_at:
+        if not self.undoing and self._is_over():
             seconds = round((self.job.deadline_at or 0.0) - self.job.created_at)
             raise BuildTimedOut(instance=self.job.instance_uuid, seconds=seconds)
+
+    def _is_over(self, grace_seconds: float = 0.0) -> bool:
+        """Whether the build's time is over. When our own clock says so, the database's has the last word: ours may have been set."""
+        if time.monotonic() <= self._ends_at + grace_seconds:
+            return False
+        if not self._is_proved_over:
+            with self.db.read() as connection:
+                left = (self.job.deadline_at or 0.0) - read_clock(connection)
+            self._ends_at, self._is_proved_over = time.monotonic() + left, left <= 0.0
+        return time.monotonic() > self._ends_at + grace_seconds
 
     # --- Being watched -----------------------------------------------------------------------------------------------------
 
@@ -217,7 +228,9 @@ class RunContext:
 
     def overdue(self, limit: Callable[[str], float]) -> tuple[str, float] | None:
         """A step that has shown no progress for longer than its limit, or is at it when the build's time is over; and for how long."""
-        is_late = not self.undoing and time.monotonic() > self._ends_at + _DEADLINE_GRACE_SECONDS
+        is_late = False
+        with contextlib.suppress(DatabaseUnavailable):
+            is_late = not self.undoing and self._is_over(_DEADLINE_GRACE_SECONDS)
         for step, begun in list(self._begun.items()):
             seconds = time.monotonic() - begun
             if seconds > limit(step) or (is_late and seconds > _DEADLINE_GRACE_SECONDS):
