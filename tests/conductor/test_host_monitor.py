@@ -10,7 +10,7 @@ import pytest
 from hullwright.conductor.hosts import LOOK_SECONDS, HostMonitor, inventories_of
 from hullwright.objects.errors import HostNotFound, HypervisorUnavailable
 from hullwright.objects.hosts import HostFacts, is_up
-from hullwright.persistence import allocations, hosts
+from hullwright.persistence import aggregates, allocations, hosts
 
 FACTS = HostFacts("h", "QEMU", 7002022, vcpus=8, memory_mb=16384, disk_gb=100, disk_free_gb=90)
 
@@ -80,6 +80,19 @@ def test_an_answer_fills_facts_and_inventory_with_reserves_and_ratios(sqlite_db,
     assert sizes == {"VCPU": (8, 0, 4.0), "MEMORY_MB": (16384, 512, 1.0), "DISK_GB": (100, 2, 1.0)}
 
 
+def test_an_aggregate_has_the_allocation_ratios_of_its_hosts(db, conf):
+    register(db, "h1")
+    monitor = HostMonitor(db, conf, Hypervisors())
+    monitor.refresh_now("h1")
+    with db.write() as conn:
+        for name, ratios in (("a", {"cpu_allocation_ratio": "16"}), ("b", {"cpu_allocation_ratio": "8", "disk_allocation_ratio": "none"})):
+            id = aggregates.create(conn, name).id
+            aggregates.set_metadata(conn, id, ratios)
+            aggregates.add_host(conn, id, "h1")
+    monitor.refresh_now("h1")
+    assert {name: item.allocation_ratio for name, item in inventory(db, "h1").items()} == {"VCPU": 8.0, "MEMORY_MB": 1.0, "DISK_GB": 1.0}
+
+
 def test_more_reserved_than_there_is_leaves_nothing_rather_than_less(conf):
     small = dataclasses.replace(FACTS, memory_mb=100)
     assert [item.capacity for item in inventories_of(small, conf)] == [32, 0, 100]
@@ -116,7 +129,7 @@ def test_a_new_answer_never_touches_what_is_used_and_is_written_only_when_it_dif
         allocations.claim(conn, instance_uuid="i", host_id=get(sqlite_db, "h1").id, resources={"VCPU": 6})
     before = sqlite_db.statements
     monitor.refresh_now("h1")
-    assert sqlite_db.statements - before <= 6  # read; BEGIN, read, UPDATE of the last answer, read inventories, COMMIT
+    assert sqlite_db.statements - before <= 7  # read; BEGIN, read aggregates, read, UPDATE of the last answer, read inventories, COMMIT
     world.facts_of["h1"] = dataclasses.replace(FACTS, vcpus=1)
     monitor.refresh_now("h1")
     cpus = inventory(sqlite_db, "h1")["VCPU"]

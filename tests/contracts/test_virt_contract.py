@@ -59,6 +59,10 @@ def test_facts_can_be_scheduled_by(make: MakeDriver) -> None:
     assert {"raw", "qcow2"} <= set(facts.disk_formats)
 
 
+def test_facts_tell_the_images_that_lie_there_whole(make: MakeDriver, cached: CachedImage) -> None:
+    assert cached.image_id in make().facts().cached_images
+
+
 def test_a_spawned_guest_runs_and_is_ours(make: MakeDriver, cached: CachedImage) -> None:
     guest = guest_spec(cached)
     make().spawn(guest)

@@ -49,6 +49,7 @@ class World:
     memberships: list[tuple[dict[str, str], set[str]]]
     group: GroupPlacement | None
     host_of: dict[str, int]
+    asked: RequestSpec | None = None
 
     def columns(self) -> Columns:
         columns = Columns([HostRow(host.id, host.name, facts=host.facts) for host in self.hosts])
@@ -75,6 +76,7 @@ facts = st.builds(
     cpu_arch=st.sampled_from(["x86_64", "aarch64"]),
     cpu_model=st.sampled_from(["", "EPYC"]),
     cpu_features=st.sampled_from([(), ("aes",), ("aes", "avx2")]),
+    cached_images=st.sampled_from([(), ("secret",), ("open", "secret")]),
     host_ip=st.sampled_from(["10.0.0.1", "10.0.1.77", "192.0.2.5", "::1"]),
 )
 metadata = st.dictionaries(
@@ -432,6 +434,7 @@ PLAIN_WEIGHTS = {
     "hypervisor_version": lambda host, world: host.facts.hypervisor_version,
     "soft_affinity": lambda host, world: members_there(host, world, "soft-affinity"),
     "soft_anti_affinity": lambda host, world: -members_there(host, world, "soft-anti-affinity"),
+    "image_cached": lambda host, world: int(world.asked.image_id in host.facts.cached_images),
     "cpu": lambda host, world: (host.room["VCPU"][0] - host.room["VCPU"][1]) * host.room["VCPU"][2] - host.room["VCPU"][3],
 }
 
@@ -478,8 +481,8 @@ def test_all_filters_together_pass_what_each_of_them_passes(world, spec, chosen)
 def test_a_weigher_weighs_as_its_plain_reading_with_multipliers_of_aggregates(name, world, spec, multiplier):
     [weigher] = weighers.load([name], opts.load([]))
     request = Request(spec, {}, {}, 0.0, opts.load([]), Relations(world.group, world.host_of))
-    columns = world.columns()
-    weights = select.weigh(columns, request, columns.all(), [replace(weigher, multiplier=multiplier)])
+    columns, world.asked = world.columns(), spec
+    weights = select.weigh(columns, request, columns.all(), [replace(weigher, multiplier=multiplier)]).total
     values = [PLAIN_WEIGHTS[name](host, world) for host in world.hosts]
     low, high = min(values), max(values)
     expected = []
@@ -491,8 +494,9 @@ def test_a_weigher_weighs_as_its_plain_reading_with_multipliers_of_aggregates(na
 
 @settings(max_examples=100, deadline=None)
 @given(before=worlds(), after=worlds())
-def test_memberships_follow_hosts_that_come_and_go(before, after):
+def test_memberships_and_images_follow_hosts_that_come_and_go(before, after):
     columns = before.columns()
+    images = {host.name: host.facts.cached_images for host in before.hosts}
     members = {number: names for number, (_, names) in enumerate(before.memberships)}
     stay = {host.id for host in after.hosts} & {host.id for host in before.hosts}
     name_of = {host.id: host.name for host in before.hosts}
@@ -501,3 +505,5 @@ def test_memberships_follow_hosts_that_come_and_go(before, after):
     for number, names in members.items():
         found = {int(columns.ids[at]) for at in np.flatnonzero(columns.aggregates.by_id[number].members)}
         assert found == {host_id for host_id in stay if name_of[host_id] in names}
+    holders = {(image, host_id) for host_id in stay for image in images[name_of[host_id]]}
+    assert {(image, host_id) for image, ids in columns.image_holders.items() for host_id in ids} == holders

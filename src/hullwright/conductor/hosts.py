@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from hullwright.drivers.virt.contract import VirtDriver
+from hullwright.objects.aggregates import least
 from hullwright.objects.errors import HostNotFound, HullwrightError, HypervisorUnavailable
 from hullwright.objects.hosts import Host, HostFacts, HostRef, Inventory
-from hullwright.persistence import hosts
+from hullwright.persistence import aggregates, hosts
 from hullwright.persistence.database import Database, DatabaseUnavailable, now
 
 log = logging.getLogger(__name__)
@@ -27,14 +29,22 @@ ERROR_MAX = 1000  # characters kept of why a host did not answer
 LOOK_SECONDS = 1.0  # between two looks for hosts that are due, at most
 
 
-def inventories_of(facts: HostFacts, conf: Any) -> tuple[Inventory, ...]:
-    """What of a host may be claimed: what it has, less what is reserved, times the allocation ratios of [compute]."""
+def inventories_of(facts: HostFacts, conf: Any, aggregates: Sequence[Mapping[str, str]] = ()) -> tuple[Inventory, ...]:
+    """What of a host may be claimed: what it has, less what is reserved, times the allocation ratios.
+
+    A ratio is the least that the metadata of the host's `aggregates` name under the option's name, else that of [compute].
+    """
     options = conf.compute
+
+    def ratio(name: str) -> float:
+        named = least((metadata[name] for metadata in aggregates if name in metadata), options[name])
+        return named if 0 < named < math.inf else float(options[name])
+
     reserved_disk_gb = -(-options.reserved_host_disk_mb // 1024)
     return (
-        Inventory("VCPU", facts.vcpus, min(options.reserved_host_cpus, facts.vcpus), options.cpu_allocation_ratio),
-        Inventory("MEMORY_MB", facts.memory_mb, min(options.reserved_host_memory_mb, facts.memory_mb), options.ram_allocation_ratio),
-        Inventory("DISK_GB", facts.disk_gb, min(reserved_disk_gb, facts.disk_gb), options.disk_allocation_ratio),
+        Inventory("VCPU", facts.vcpus, min(options.reserved_host_cpus, facts.vcpus), ratio("cpu_allocation_ratio")),
+        Inventory("MEMORY_MB", facts.memory_mb, min(options.reserved_host_memory_mb, facts.memory_mb), ratio("ram_allocation_ratio")),
+        Inventory("DISK_GB", facts.disk_gb, min(reserved_disk_gb, facts.disk_gb), ratio("disk_allocation_ratio")),
     )
 
 
@@ -163,12 +173,14 @@ class HostMonitor:
         if not answers:
             return
         with self._db.write() as conn:
+            metadata = aggregates.metadata_of_hosts(conn, [name for name, answer in answers if isinstance(answer, HostFacts)])
             for name, answer in answers:
                 with contextlib.suppress(HostNotFound):  # removed meanwhile
                     if isinstance(answer, str):
                         hosts.record_silence(conn, name, answer[:ERROR_MAX])
                     else:
-                        hosts.record_facts(conn, name, answer, inventories_of(answer, self._conf))
+                        room = inventories_of(answer, self._conf, metadata.get(name, ()))
+                        hosts.record_facts(conn, name, answer, room)
         for name, answer in answers:
             if isinstance(answer, str):
                 if name not in self._silent:

@@ -36,6 +36,7 @@ OPTS = [
             "io_ops",
             "num_instances",
             "hypervisor_version",
+            "image_cached",
             "soft_affinity",
             "soft_anti_affinity",
             "build_failures",
@@ -78,6 +79,11 @@ OPTS = [
         "hypervisor_version_weight_multiplier",
         default=1.0,
         help="Weight of the hypervisor's version. Positive prefers newer ones.",
+    ),
+    cfg.FloatOpt(
+        "image_cached_weight_multiplier",
+        default=0.5,
+        help="Weight of the image lying on a host already. Less than that of free memory: it decides among hosts that are about as free.",
     ),
     cfg.FloatOpt(
         "soft_affinity_weight_multiplier",

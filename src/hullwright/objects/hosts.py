@@ -86,6 +86,9 @@ class Inventory(Record):
         return int((self.total - self.reserved) * self.allocation_ratio)
 
 
+IMAGES_TOLD_MAX = 1000
+
+
 @dataclass(frozen=True, slots=True)
 class HostFacts(Record):
     """What a hypervisor tells of itself."""
@@ -104,6 +107,7 @@ class HostFacts(Record):
     machine_types: tuple[str, ...] = ()
     disk_formats: tuple[str, ...] = ("raw", "qcow2")
     host_ip: str = "127.0.0.1"
+    cached_images: tuple[str, ...] = ()  # ids of images that lie there whole, at most IMAGES_TOLD_MAX of them
     extra: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -35,6 +35,14 @@ _members = (
     .order_by(aggregate_hosts.c.created_at, hosts.c.id)
 )
 
+_metadata_of_hosts = (
+    sa.select(hosts.c.name, aggregates.c.metadata)
+    .select_from(hosts)
+    .join(aggregate_hosts, aggregate_hosts.c.host_id == hosts.c.id)
+    .join(aggregates, aggregates.c.id == aggregate_hosts.c.aggregate_id)
+    .where(hosts.c.name.in_(sa.bindparam("wanted", expanding=True)))
+)
+
 
 def create(conn: Connection, name: str, availability_zone: str | None = None) -> Aggregate:
     """Add an aggregate without hosts.
@@ -65,10 +73,12 @@ def list_all(conn: Connection) -> list[Aggregate]:
     return [_record(row, members.get(row.id, ())) for row in conn.execute(sa.select(aggregates).order_by(aggregates.c.id))]
 
 
-def metadata_of_host(conn: Connection, name: str) -> list[Mapping[str, str]]:
-    """The metadata of each aggregate that a host is in."""
-    of_host = sa.select(aggregates.c.metadata).join(aggregate_hosts).join(hosts, hosts.c.id == aggregate_hosts.c.host_id)
-    return [row.metadata for row in conn.execute(of_host.where(hosts.c.name == name))]
+def metadata_of_hosts(conn: Connection, names: Collection[str]) -> dict[str, list[Mapping[str, str]]]:
+    """Host -> the metadata of each aggregate that it is in; hosts in none are left out."""
+    found: dict[str, list[Mapping[str, str]]] = {}
+    for row in conn.execute(_metadata_of_hosts, {"wanted": list(names)}):
+        found.setdefault(row.name, []).append(row.metadata)
+    return found
 
 
 def delete(conn: Connection, id: int) -> None:

@@ -183,6 +183,8 @@ class Columns:
         self.resources: dict[str, Resource] = {}
         self.aggregates = AggregateColumns()
         self.arrivals = 0  # hosts that ever came
+        self.image_holders: dict[str, set[int]] = {}  # image id -> ids of the hosts where it lies
+        self._images: dict[int, tuple[str, ...]] = {}  # the same, by host id
         self._position_by_id: dict[int, int] = {}
         self._position_by_name: dict[str, int] = {}
         self.put(list(rows))
@@ -256,6 +258,8 @@ class Columns:
     def drop(self, host_ids: Collection[int]) -> None:
         """Forget hosts; those that follow move up."""
         mask = ~np.isin(self.ids, list(host_ids))
+        for host_id in host_ids:
+            self._put_images(host_id, ())
         self.quarantine_reasons = {key: reason for key, reason in self.quarantine_reasons.items() if key not in host_ids}
         for name in _PLAIN:
             setattr(self, name, getattr(self, name)[mask])
@@ -289,6 +293,17 @@ class Columns:
         ]
         return [*words, *self.resources.values()]
 
+    def _put_images(self, host_id: int, images: tuple[str, ...]) -> None:
+        before = self._images.pop(host_id, ())
+        if images:
+            self._images[host_id] = images
+        for image in set(before).difference(images):
+            self.image_holders[image].discard(host_id)
+            if not self.image_holders[image]:
+                del self.image_holders[image]
+        for image in set(images).difference(before):
+            self.image_holders.setdefault(image, set()).add(host_id)
+
     def _put(self, position: int, row: HostRow) -> None:
         facts = row.facts or NO_FACTS
         if self._position_by_name.get(self.names[position]) == position:
@@ -313,6 +328,7 @@ class Columns:
         self.cpu_model.put(position, facts.cpu_model)
         self.cpu_features.put(position, " ".join(facts.cpu_features))
         self.host_ip.put(position, facts.host_ip if row.facts else "")
+        self._put_images(row.id, facts.cached_images)
         self.virt_types.put(position, facts.virt_types)
         self.vm_modes.put(position, facts.extra.get("vm_modes", "hvm").split(",") if row.facts else ())
         self.disk_formats.put(position, facts.disk_formats)

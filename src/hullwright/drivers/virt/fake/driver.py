@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from dataclasses import replace
 from typing import Any
 
 from hullwright.drivers.fake_host import FakeHost
@@ -18,7 +19,7 @@ from hullwright.drivers.virt.contract import ImageSource, ReportProgress, VirtDr
 from hullwright.drivers.virt.fake.state import Guests, Watch, alone_with_image
 from hullwright.objects.errors import FlavorDiskTooSmall, HypervisorError, ImageCorrupt, InstanceNotFound
 from hullwright.objects.guests import GuestInfo, GuestSpec
-from hullwright.objects.hosts import HostFacts, HostRef
+from hullwright.objects.hosts import IMAGES_TOLD_MAX, HostFacts, HostRef
 from hullwright.objects.images import CachedImage, Image
 from hullwright.objects.states import PowerState
 
@@ -45,7 +46,7 @@ class FakeDriver(VirtDriver):
             if self._facts is None or self._facts[0] != stamp:
                 told = json.loads(path.read_text()) if stamp else {}
                 self._facts = (stamp, self._read_facts(told))
-            return self._facts[1]
+            return replace(self._facts[1], cached_images=tuple(sorted(self.host.things.all("images")))[:IMAGES_TOLD_MAX])
 
     def _read_facts(self, told: dict[str, Any]) -> HostFacts:
         numbers = {"vcpus": 64, "memory_mb": 262_144, "disk_gb": 4_000}

@@ -13,6 +13,7 @@ from hullwright.drivers import libvirt_storage as storage
 from hullwright.drivers.libvirt_pool import LibvirtPool, load_libvirt
 from hullwright.drivers.virt.contract import ImageSource, ReportProgress, VirtDriver, WatchGuests
 from hullwright.drivers.virt.libvirt import capabilities, config_drive, disks, domain_xml, domains
+from hullwright.drivers.virt.libvirt.image_cache import cached_images
 from hullwright.drivers.virt.libvirt.image_transfer import ImageCache
 from hullwright.objects import fence
 from hullwright.objects.errors import HypervisorError, InstanceNotFound
@@ -64,6 +65,7 @@ class LibvirtDriver(VirtDriver):
                 machine_types=can.machine_types,
                 disk_formats=("raw", "qcow2"),
                 host_ip=capabilities.host_ip(self._host, self._options.host_ip),
+                cached_images=cached_images(pool),
                 extra={"libvirt_version": str(connection.getLibVersion()), "host_uuid": can.uuid, "pool": pool.name()},
             )
 

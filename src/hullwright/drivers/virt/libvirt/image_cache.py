@@ -25,12 +25,19 @@ from typing import Any, Self
 
 from hullwright.drivers import libvirt_storage as storage
 from hullwright.drivers.libvirt_pool import is_gone, load_libvirt
+from hullwright.objects.hosts import IMAGES_TOLD_MAX
 from hullwright.objects.images import CachedImage, Image
 
 RECORD_BYTES = 1024
 _NAME = re.compile(r"base-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(?:\.part-\d+)?$")
 _PROCESS = uuid.uuid4().hex
 _active: set[str] = set()  # owners of transfers that this process is making right now
+
+
+def cached_images(pool: Any) -> tuple[str, ...]:
+    """The ids of the images that lie in the host's pool whole."""
+    names = (name.removesuffix(".ok") for name in pool.listVolumes() if name.endswith(".ok"))
+    return tuple(sorted(found[1] for name in names if (found := _NAME.match(name))))[:IMAGES_TOLD_MAX]
 
 
 @dataclass(frozen=True, slots=True)
