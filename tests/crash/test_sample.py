@@ -33,7 +33,8 @@ def directory() -> Iterator[Path]:
 def _sample(template: Template, singles: int, pairs: int) -> list[Outcome]:
     """Outcomes of random boundaries, and of pairs that begin at one of them."""
     rng = random.Random(f"{SEED} {template.scenario.name}")
-    boundaries = range(1, len(template.plain) + 1)
+    last = len(template.plain) if template.scenario.is_ordered else len(template.plain) * 9 // 10
+    boundaries = range(1, last + 1)
     chosen = sorted(rng.sample(boundaries, min(singles, len(boundaries))))
     outcomes = [run(template, Case(template.scenario.name, (kill,))) for kill in chosen]
     return outcomes + [run(template, case) for case in choose_pairs(outcomes, pairs, rng)]
