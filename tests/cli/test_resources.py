@@ -133,3 +133,22 @@ def test_two_of_one_name_must_be_told_apart_by_id(furnished: Installation) -> No
     assert (done.returncode, done.stderr) == (1, "hullwright: 2 networks are named twin: give the id.\n")
     twins = [network["ID"] for network in furnished.json("network", "list") if network["Name"] == "twin"]
     furnished.ok("network", "delete", *twins)
+
+
+def test_a_dry_run_says_where_a_server_would_go_and_builds_nothing(furnished: Installation) -> None:
+    shown = furnished.json("server", "create", "ghost", "--image", "img", "--flavor", "tiny", "--network", "net", "--dry-run")
+    assert shown["Summary"] == "1 of 1 host fit."
+    assert shown["Chosen"] is not None
+    assert "ghost" not in [server["Name"] for server in furnished.json("server", "list")]
+
+
+def test_host_why_tells_the_choice_of_a_build_and_what_it_would_be_now(furnished: Installation) -> None:
+    furnished.ok("server", "create", "asked", "--image", "img", "--flavor", "tiny")
+    (chosen,) = furnished.json("host", "why", "asked")
+    assert (chosen["Attempt"], chosen["Hosts"], chosen["What"], len(chosen["Which"])) == (1, 1, "chosen", 1)
+    (now,) = furnished.json("host", "why", "asked", "--now")
+    assert (now["Attempt"], now["Which"]) == ("now", chosen["Which"])
+    (every,) = furnished.json("host", "why", "asked", "--full")
+    assert (every["Host"], every["Fits"]) == (chosen["Which"][0], True)
+    furnished.ok("server", "delete", "asked", "--wait")
+    assert furnished.run("host", "why", "nobody").returncode == 1

@@ -228,7 +228,7 @@ def test_columns_and_a_plain_reading_weigh_alike(world, max_attempts, tried):
     columns = built(rows, have)
     spec = RequestSpec("i", "p", "u", Flavor("1", "f", 1, 1, 1), max_attempts=max_attempts)
     chain = weighers.load(CONF.scheduler.weight_classes, CONF)
-    weights = select.weigh(columns, Request(spec, {}, tried, AT, CONF), columns.all(), chain)
+    weights = select.weigh(columns, Request(spec, {}, tried, AT, CONF), columns.all(), chain).total
     plain = plain_weights(rows, have, goes_on_after_a_failure=max_attempts == 2 and not tried)
     assert dict(zip(columns.names, weights, strict=True)) == pytest.approx(plain)
 

@@ -20,6 +20,7 @@ IMAGE = "/image/v2"
 NETWORK = "/network/v2.0"
 VOLUME = "/volume/v3"
 BUILDS = "/v1/builds"
+EXPLAIN = "/v1/placement:explain"
 
 DEFAULT_URL = "http://127.0.0.1:8774"
 MICROVERSION = "2.96"

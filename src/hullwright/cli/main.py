@@ -34,6 +34,7 @@ COMMANDS = {
     "host disable": "hosts:Disable",
     "host refresh": "hosts:Refresh",
     "host remove": "hosts:Remove",
+    "host why": "placement:Why",
     "flavor create": "flavors:Create",
     "flavor list": "flavors:List",
     "flavor show": "flavors:Show",

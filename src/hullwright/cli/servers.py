@@ -11,7 +11,7 @@ from typing import Any
 from cliff.lister import Lister
 from cliff.show import ShowOne
 
-from hullwright.cli import builds, find, http, watch, words
+from hullwright.cli import builds, find, http, placement, watch, words
 from hullwright.cli.base import ApiCommand, Pairs, Table, Time, Words, pair
 from hullwright.objects.errors import HullwrightError
 from hullwright.objects.states import StepState
@@ -93,11 +93,15 @@ class Create(ApiCommand, ShowOne):
         parser.add_argument("--no-config-drive", action="store_true", help="give the guest no config drive")
         parser.add_argument("--property", type=pair, action="append", default=[], metavar="KEY=VALUE", help="metadata of the server")
         parser.add_argument("--no-wait", action="store_true", help="answer as soon as the build is on record")
+        parser.add_argument("--dry-run", action="store_true", help="say where it would go, and why; build nothing")
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Table:
         """Post it, follow it, show it."""
-        server = self._post(parsed_args)
+        body = {"server": self._body(parsed_args)}
+        if parsed_args.dry_run:
+            return placement.summary(self.client.post(http.EXPLAIN, body)["placement"])
+        server = dict(self.client.post_once(http.COMPUTE + "/servers", body)["server"])
         if not parsed_args.no_wait:
             # A table of the result belongs on stdout; what happens on the way does too, unless a program reads it.
             out = self.app.stdout if parsed_args.formatter == "table" else self.app.stderr
@@ -110,7 +114,7 @@ class Create(ApiCommand, ShowOne):
             server = find.server(self.client, server["id"])
         return _details(server)
 
-    def _post(self, parsed_args: argparse.Namespace) -> dict[str, Any]:
+    def _body(self, parsed_args: argparse.Namespace) -> dict[str, Any]:
         body: dict[str, Any] = {
             "name": parsed_args.name,
             "flavorRef": find.flavor(self.client, parsed_args.flavor)["id"],
@@ -134,7 +138,7 @@ class Create(ApiCommand, ShowOne):
                 body[name] = getattr(parsed_args, name)
         if parsed_args.property:
             body["metadata"] = dict(parsed_args.property)
-        return dict(self.client.post_once(http.COMPUTE + "/servers", {"server": body})["server"])
+        return body
 
 
 def _volume(identity: str, boot_index: int) -> dict[str, Any]:

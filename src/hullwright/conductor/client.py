@@ -27,6 +27,7 @@ START = "start_instance"
 STOP = "stop_instance"
 REBOOT = "reboot_instance"
 CONSOLE_LOG = "console_log"
+EXPLAIN = "explain"
 
 # What users call these jobs in a server's actions.
 _ACTION_NAMES = {BUILD: "create", DELETE: "delete", START: "start", STOP: "stop", REBOOT: "reboot"}

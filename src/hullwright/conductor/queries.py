@@ -10,6 +10,7 @@ from typing import Any
 from hullwright.conductor.reconcile.rounds import ROUNDS
 from hullwright.flows.context import Shared
 from hullwright.objects.errors import Conflict
+from hullwright.objects.instances import RequestSpec
 from hullwright.persistence import instances
 
 
@@ -26,4 +27,20 @@ def console_log(shared: Shared, inputs: Mapping[str, Any]) -> str:
     return hypervisor.console_log(instance.uuid, int(inputs.get("max_bytes") or 102_400)).decode("utf-8", "replace")
 
 
-QUERIES: dict[str, Callable[[Shared, Mapping[str, Any]], Any]] = {"console_log": console_log, **ROUNDS}
+def explain(shared: Shared, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Where a request would go now, and why: an `Explanation`. Inputs: `spec`, a RequestSpec, and those of `Scheduler.explain`.
+
+    Without `spec`, it is that of the server instance_uuid.
+
+    Raises: InstanceNotFound.
+    """
+    if "spec" in inputs:
+        spec = RequestSpec.from_dict(inputs["spec"])
+    else:
+        with shared.db.read() as connection:
+            spec = instances.get(connection, str(inputs["instance_uuid"])).spec
+    page = {"after": str(inputs.get("after") or ""), "limit": int(inputs.get("limit") or 1000)}
+    return shared.scheduler.explain(spec, detail=bool(inputs.get("detail")), **page).to_dict()  # type: ignore[arg-type]
+
+
+QUERIES: dict[str, Callable[[Shared, Mapping[str, Any]], Any]] = {"console_log": console_log, "explain": explain, **ROUNDS}

@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from hullwright.objects.records import Record
+
+# What a user can do about the hosts that fell for a check, where the check itself has nothing better to say.
+_ADVICE = {
+    "destination": "Name another host, or none.",
+    "retry": "Each of these hosts was tried: the attempts tell what failed there.",
+    "compute_up": "An operator sees with `hullwright host list` which hosts are disabled, down or in quarantine, and brings them back.",
+    "availability_zone": "Name another availability zone, or none.",
+    "image_properties": "Use an image whose properties and disk format these hosts can run.",
+    "server_group_affinity": "The group keeps its servers together where there is no room left: leave the group out, or make another.",
+    "server_group_anti_affinity": "The group keeps its servers apart and has one on each host: leave the group out, or make another.",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +28,7 @@ class Rejection(Record):
     count: int
     hosts: tuple[str, ...] = ()  # a sample, for admins
     details: tuple[str, ...] = ()  # what more is known of those hosts, for admins
+    advice: str = ""  # for users: what they can do about it
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +37,7 @@ class WeighedHost(Record):
 
     host: str
     weight: float
+    parts: Mapping[str, float] = field(default_factory=dict)  # weigher -> its share of the weight
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +58,34 @@ class PlacementReport(Record):
         if self.rejections:
             text += ": " + ", ".join(f"{r.count} {r.reason}" for r in self.rejections)
         return text + "."
+
+    def advice(self) -> tuple[str, ...]:
+        """What a user can do so that the request finds a host, the most frequent reason first. Nothing, when it found one."""
+        if self.chosen is not None:
+            return ()
+        told = (rejection.advice or _ADVICE.get(rejection.check, "") for rejection in self.rejections)
+        return tuple(dict.fromkeys(text for text in told if text))
+
+
+@dataclass(frozen=True, slots=True)
+class HostVerdict(Record):
+    """One host and a request: it fits, with a weight, or falls for a reason."""
+
+    host: str
+    fits: bool
+    weight: float | None = None
+    check: str = ""
+    reason: str = ""
+    detail: str = ""  # what more is known of it, for admins
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation(Record):
+    """What would become of a request now. Nothing is written or claimed for it."""
+
+    report: PlacementReport
+    hosts: tuple[HostVerdict, ...] = ()  # by name; only when asked for
+    more: bool = False  # hosts follow behind the last one
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,13 +16,14 @@ import numpy as np
 
 from hullwright.objects.errors import NoValidHost
 from hullwright.objects.instances import RequestSpec
-from hullwright.objects.placement import PlacementReport, Rejection, Selection, WeighedHost
+from hullwright.objects.placement import Explanation, HostVerdict, PlacementReport, Rejection, Selection, WeighedHost
 from hullwright.persistence.database import Database, now
 from hullwright.scheduler import filters, weighers
 from hullwright.scheduler.columns import Columns, Floats, Integers, Mask
 from hullwright.scheduler.filters import Filter, destination, retry, server_group_affinity, server_group_anti_affinity
 from hullwright.scheduler.relations import RelationReader
 from hullwright.scheduler.request import Request
+from hullwright.scheduler.shortage import Shortage
 from hullwright.scheduler.snapshot import Snapshot
 from hullwright.scheduler.surroundings import Surroundings
 from hullwright.scheduler.weighers import Weigher
@@ -41,11 +42,22 @@ _FORCED = [_ALWAYS, Filter("retry", retry.check), *_GROUPS]  # a forced host ski
 
 
 @dataclass(frozen=True, slots=True)
+class Fall:
+    """The hosts that fell for one verdict of one filter."""
+
+    check: str
+    reason: str
+    hosts: Mask
+    details: Mapping[int, str]  # by host id
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """What filters left: where they are, and why the others are not."""
 
     passing: Mask
     rejections: tuple[Rejection, ...]
+    falls: tuple[Fall, ...] = ()  # all of them, in the order of the filters
 
 
 class Scheduler:
@@ -97,13 +109,32 @@ class Scheduler:
                 outcome = self._filter(hosts, request)
             if not outcome.passing.any():
                 raise _no_valid_host(PlacementReport(len(hosts), None, outcome.rejections))
-            weights = weigh(hosts, request, outcome.passing, self._weighers)
-            selection = self._choose(hosts, request, weights, outcome)
+            selection = self._choose(hosts, request, weigh(hosts, request, outcome.passing, self._weighers), outcome)
             probe_at = None if selection.probe_before is None else request.at
             self._relations.note_choice(spec, selection.host_id)
             self._surroundings.note_choice(hosts, spec.instance_uuid, selection.host_id)
             self._snapshot.note_choice(spec.instance_uuid, selection.host_id, request.resources, probe_at)
         return selection
+
+    def explain(self, spec: RequestSpec, *, detail: bool = False, after: str = "", limit: int = 1000) -> Explanation:
+        """What `select` would answer now, and why; nothing is kept of it, and no later request is the wiser.
+
+        `detail`: with every host by name, at most `limit` of them behind the name `after`.
+        """
+        with self._lock:
+            self._snapshot.refresh(0.0)
+            hosts = self._snapshot.columns
+            self._surroundings.refresh(hosts)
+            request = Request(spec, spec.resources(), {}, now(), self._conf, self._relations.read(spec))
+            outcome = self._filter(hosts, request)
+            weighed = Weighed(np.zeros(0), {})
+            if outcome.passing.any():
+                weighed = weigh(hosts, request, outcome.passing, self._weighers)
+                report = self._choose(hosts, request, weighed, outcome).report
+                assert report is not None
+            else:
+                report = PlacementReport(len(hosts), None, outcome.rejections)
+            return _every_host(hosts, outcome, weighed, report, after, limit) if detail else Explanation(report)
 
     def refresh(self) -> None:
         """Read the hosts now, as before the first request."""
@@ -114,8 +145,8 @@ class Scheduler:
     def _filter(self, hosts: Columns, request: Request) -> Outcome:
         return apply_filters(hosts, request, _FORCED if request.spec.force_host else self._filters)
 
-    def _choose(self, hosts: Columns, request: Request, weights: Floats, outcome: Outcome) -> Selection:
-        spec, options = request.spec, self._conf.scheduler
+    def _choose(self, hosts: Columns, request: Request, weighed: Weighed, outcome: Outcome) -> Selection:
+        spec, options, weights = request.spec, self._conf.scheduler, weighed.total
         wanted = max(spec.max_attempts, options.host_subset_size, CANDIDATES_MAX)
         order = best(weights, wanted, self.turn)
         if options.shuffle_best_same_weighed_hosts:
@@ -129,7 +160,7 @@ class Scheduler:
         others = [position for position in ordered if position != at and not hosts.probed_at[position]]  # a probe is no alternate
         alternates = others[: spec.max_attempts - 1]
         is_probe = bool(hosts.probed_at[at]) and not spec.force_host
-        candidates = tuple(WeighedHost(hosts.names[int(positions[i])], round(float(weights[i]), 6)) for i in order[:CANDIDATES_MAX])
+        candidates = tuple(weighed.host(hosts.names[int(positions[i])], int(i)) for i in order[:CANDIDATES_MAX])
         report = PlacementReport(len(hosts), hosts.names[at], outcome.rejections, candidates)
         return Selection(
             host=hosts.names[at],
@@ -145,6 +176,7 @@ def apply_filters(hosts: Columns, request: Request, chain: list[Filter]) -> Outc
     """Which hosts pass all filters of the chain; every other host is counted under the first verdict that it fails."""
     passing = hosts.all()
     fallen: list[Rejection] = []
+    falls_by_verdict: list[Fall] = []
     for each in chain:
         for verdict in each.verdicts(hosts, request, passing):
             mask, reason = verdict[0], verdict[1]
@@ -152,22 +184,38 @@ def apply_filters(hosts: Columns, request: Request, chain: list[Filter]) -> Outc
             count = int(np.count_nonzero(falls))
             if count:
                 first = {int(hosts.ids[position]): hosts.names[position] for position in np.flatnonzero(falls)[:SAMPLE_MAX]}
-                more = verdict[2] if len(verdict) == 3 else {}
+                more: Mapping[int, str] = verdict[2] if len(verdict) == 3 else {}
                 details = tuple(f"{name}: {more[host_id]}" for host_id, name in first.items() if host_id in more)
-                fallen.append(Rejection(each.name, reason, count, tuple(first.values()), details))
+                advice = more.advice(falls) if isinstance(more, Shortage) else ""
+                fallen.append(Rejection(each.name, reason, count, tuple(first.values()), details, advice))
+                falls_by_verdict.append(Fall(each.name, reason, falls, more))
                 passing &= mask
     fallen.sort(key=lambda rejection: -rejection.count)
     if len(fallen) > REASONS_MAX:
         rest = fallen[REASONS_MAX - 1 :]
         sample = tuple(name for rejection in rest for name in rejection.hosts)[:SAMPLE_MAX]
         fallen[REASONS_MAX - 1 :] = [Rejection("various", "for other reasons", sum(r.count for r in rest), sample)]
-    return Outcome(passing, tuple(fallen))
+    return Outcome(passing, tuple(fallen), tuple(falls_by_verdict))
 
 
-def weigh(hosts: Columns, request: Request, passing: Mask, chain: list[Weigher]) -> Floats:
-    """The summed weight of each passing host, in their order."""
+@dataclass(frozen=True, slots=True)
+class Weighed:
+    """The weights of the hosts that passed, in their order."""
+
+    total: Floats
+    parts: dict[str, Floats]  # by weigher; those that told hosts apart
+
+    def host(self, name: str, at: int) -> WeighedHost:
+        """One of them, for people."""
+        parts = {weigher: round(float(part[at]), 6) for weigher, part in self.parts.items()}
+        return WeighedHost(name, round(float(self.total[at]), 6), parts)
+
+
+def weigh(hosts: Columns, request: Request, passing: Mask, chain: list[Weigher]) -> Weighed:
+    """The weight of each passing host, and what each weigher gave to it."""
     positions = np.flatnonzero(passing)
     total = np.zeros(len(positions))
+    parts: dict[str, Floats] = {}
     for each in chain:
         multiplier = each.multipliers(hosts)
         if isinstance(multiplier, np.ndarray):
@@ -177,8 +225,9 @@ def weigh(hosts: Columns, request: Request, passing: Mask, chain: list[Weigher])
         raw = each.weigh(hosts, request)[positions]
         lowest, highest = float(raw.min()), float(raw.max())
         if highest > lowest:
-            total += multiplier * (raw - lowest) / (highest - lowest)
-    return total
+            parts[each.name] = multiplier * (raw - lowest) / (highest - lowest)
+            total += parts[each.name]
+    return Weighed(total, parts)
 
 
 def best(weights: Floats, wanted: int, turn: float = 0.0) -> Integers:
@@ -198,6 +247,25 @@ def best(weights: Floats, wanted: int, turn: float = 0.0) -> Integers:
     some = np.sort(np.concatenate((above, equal)))
     order: Integers = some[np.argsort(-weights[some], kind="stable")]
     return order
+
+
+def _every_host(hosts: Columns, outcome: Outcome, weighed: Weighed, report: PlacementReport, after: str, limit: int) -> Explanation:
+    """One page of all hosts, by name."""
+    fell_for = np.full(len(hosts), -1)
+    for number, fall in enumerate(outcome.falls):
+        fell_for[fall.hosts] = number
+    place = np.cumsum(outcome.passing) - 1  # of a passing host among those that passed
+    names = sorted(name for name in hosts.names if name > after)
+    page = []
+    for name in names[:limit]:
+        at = hosts.position(name)
+        assert at is not None
+        if fell_for[at] < 0:
+            page.append(HostVerdict(name, True, weighed.host(name, int(place[at])).weight))
+            continue
+        fall, host_id = outcome.falls[int(fell_for[at])], int(hosts.ids[at])
+        page.append(HostVerdict(name, False, None, fall.check, fall.reason, fall.details.get(host_id, "")))
+    return Explanation(report, tuple(page), len(names) > limit)
 
 
 def _no_valid_host(report: PlacementReport) -> NoValidHost:

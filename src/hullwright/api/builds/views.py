@@ -121,16 +121,21 @@ def placement_view(attempt: Attempt, *, admin: bool) -> dict[str, Any] | None:
     """Why the attempt went where it went; None before that is known."""
     if not attempt.report:
         return None
-    report = PlacementReport.from_dict(attempt.report)
+    return report_view(PlacementReport.from_dict(attempt.report), admin=admin)
+
+
+def report_view(report: PlacementReport, *, admin: bool) -> dict[str, Any]:
+    """Which hosts fit and which did not, with reasons; names are for administrators."""
     rejections = report.rejections if admin else tuple(_without_hosts(each) for each in report.rejections)
     shown = PlacementReport(report.considered, report.chosen, rejections, report.candidates)
     return {
         "considered": report.considered,
         "fit": report.considered - sum(rejection.count for rejection in rejections),
         "summary": shown.summary(),
+        "advice": list(report.advice()),
         "chosen": report.chosen if admin else None,
         "rejections": [_rejection_view(each) for each in rejections],
-        "candidates": [{"host": each.host, "weight": each.weight} for each in report.candidates] if admin else [],
+        "candidates": [each.to_dict() for each in report.candidates] if admin else [],
     }
 
 

@@ -12,9 +12,10 @@ from hullwright.objects.hosts import describe_amount
 from hullwright.scheduler.columns import Columns
 from hullwright.scheduler.filters import Verdict
 from hullwright.scheduler.request import Request
+from hullwright.scheduler.shortage import Shortage
 
 
 def check(hosts: Columns, request: Request) -> Iterator[Verdict]:
     """Reject hosts that lack one of the resources, and say which."""
     for name, amount in request.resources.items():
-        yield hosts.resource(name).fits(amount), f"lack {describe_amount(name, amount)}"
+        yield hosts.resource(name).fits(amount), f"lack {describe_amount(name, amount)}", Shortage(hosts, name, amount)
