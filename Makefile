@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-test demo up test crash lint types bench docs clean
 BIN := .venv/bin
-SCRIPTS := tools/demo tools/draw-flows
+SCRIPTS := tools/demo tools/draw-flows tools/schema-revision
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

@@ -132,3 +132,21 @@ def test_conductors_that_lease_at_once_never_share_a_job(living: Database) -> No
     while batch := _lease(living, "c1", 5):
         taken.extend(job.uuid for job in batch)
     assert sorted(taken) == sorted(posted)
+
+
+def test_leases_are_counted_anew_when_the_job_gets_further(living: Database) -> None:
+    """Several outages during one long build are no crashes; a job that crashes its conductor at one step never gets past it."""
+    _post(living)
+    (job,) = _lease(living)
+    for owner, leases in (("c2", 2), ("c3", 3)):
+        with living.write() as connection:
+            conductors.retire(connection, str(job.owner))
+            if owner == "c3":
+                conductors.enlist(connection, id=owner, hostname="here", pid=1, version="0", lease_seconds=60)
+        (job,) = _lease(living, owner, orphans=True)
+        with living.write() as connection:
+            jobs.hold(connection, job, progress=0)
+            assert jobs.get(connection, job.uuid).leases == leases
+    with living.write() as connection:
+        jobs.hold(connection, job, progress=30)
+        assert jobs.get(connection, job.uuid).leases == 1

@@ -36,7 +36,7 @@ OPTS = [
         "max_leases",
         default=5,
         min=1,
-        help="A job that was leased this often without ever ending or being handed back has crashed its conductor each time; it is "
+        help="A job that was leased this often without getting a step further has crashed its conductor each time; it is "
         "parked as stuck with its evidence, for an operator to look at.",
     ),
     cfg.FloatOpt(

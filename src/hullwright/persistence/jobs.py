@@ -240,6 +240,8 @@ _HOLD = (
     .values(
         seq=sa.func.coalesce(sa.bindparam("new_seq", type_=sa.Integer), jobs.c.seq),
         progress=sa.func.coalesce(sa.bindparam("new_progress", type_=sa.Integer), jobs.c.progress),
+        # It got further than ever before: whoever drives it is not being crashed by it.
+        leases=sa.case((sa.func.coalesce(sa.bindparam("new_progress", type_=sa.Integer), 0) > jobs.c.progress, 1), else_=jobs.c.leases),
     )
 )
 _HOLD_UNLESS_CANCELLED = _HOLD.where(jobs.c.cancel_requested.is_(False))
