@@ -10,12 +10,13 @@ from hullwright.scheduler.columns import Columns
 
 
 class HostView:
-    """One host. Reading an attribute costs as much for one host as for all: filters on columns are for many hosts."""
+    """One host."""
 
-    def __init__(self, columns: Columns, position: int) -> None:
-        """`position`: in the columns."""
+    def __init__(self, columns: Columns, position: int, read: dict[str, attributes.Values | None] | None = None) -> None:
+        """`position`: in the columns; `read`: attributes that were read already, shared by the views of one round."""
         self.columns = columns
         self.position = position
+        self._read = {} if read is None else read
 
     @property
     def name(self) -> str:
@@ -38,7 +39,9 @@ class HostView:
 
         Raises: KeyError.
         """
-        values = attributes.read(self.columns, name)
+        if name not in self._read:
+            self._read[name] = attributes.read(self.columns, name)
+        values = self._read[name]
         if values is None:
             raise KeyError(name)
         value = values[self.position]

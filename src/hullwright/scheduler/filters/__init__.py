@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -82,8 +83,9 @@ class Filter:
         self, passes: Callable[[HostView, Request], bool | str], hosts: Columns, request: Request, passing: Mask
     ) -> Iterator[Verdict]:
         fallen: dict[str, Mask] = {}
+        read: dict[str, Any] = {}
         for position in np.flatnonzero(passing):
-            answer = passes(HostView(hosts, int(position)), request)
+            answer = passes(HostView(hosts, int(position), read), request)
             if answer is not True:
                 fallen.setdefault(answer or f"refused by {self.name}", hosts.all())[position] = False
         for reason, mask in fallen.items():
