@@ -242,6 +242,17 @@ def test_the_best_are_those_of_a_full_sort(weights, wanted):
     assert select.best(np.array(weights), wanted).tolist() == expected
 
 
+@pytest.mark.parametrize("values", [2, 5, 300, 1_000_000])
+@pytest.mark.parametrize("count", [4096, 4097, 9999])
+def test_of_very_many_weights_too_the_best_are_those_of_a_full_sort(count, values):
+    import numpy as np
+
+    for seed, wanted in enumerate((1, 3, 10, 50)):
+        weights = np.random.default_rng(seed).integers(0, values, count).astype(float)
+        expected = np.argsort(-weights, kind="stable")[:wanted].tolist()
+        assert select.best(weights, wanted).tolist() == expected
+
+
 @settings(max_examples=200, deadline=None)
 @given(weights=st.lists(st.sampled_from([0.0, 1.0, 2.0]), min_size=1, max_size=150), wanted=st.integers(1, 12), turn=st.floats(0, 1))
 def test_a_turn_changes_the_order_of_equals_only(weights, wanted, turn):

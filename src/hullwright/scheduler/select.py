@@ -31,6 +31,7 @@ from hullwright.scheduler.weighers import Weigher
 REASONS_MAX = 12  # told in a report; the hosts of the rest are counted together
 SAMPLE_MAX = 5  # hosts named per reason
 CANDIDATES_MAX = 10  # hosts named with their weights
+_MANY, _BLOCK = 4096, 64  # from so many weights on, and in blocks of so many, the best are looked for
 
 _ALWAYS = Filter("destination", destination.check)
 # The claim insists on these whatever is configured.
@@ -222,11 +223,14 @@ def weigh(hosts: Columns, request: Request, passing: Mask, chain: list[Weigher])
             multiplier = multiplier[positions]
         elif not multiplier:
             continue
-        raw = each.weigh(hosts, request)[positions]
-        lowest, highest = float(raw.min()), float(raw.max())
-        if highest > lowest:
-            parts[each.name] = multiplier * (raw - lowest) / (highest - lowest)
-            total += parts[each.name]
+        share = each.weigh(hosts, request)[positions].astype(float, copy=False)  # a copy already, which may be changed
+        lowest, highest = float(share.min()), float(share.max())
+        if highest > lowest:  # in place: with very many hosts, fresh arrays cost more than the sums
+            share -= lowest
+            share *= multiplier
+            share /= highest - lowest
+            parts[each.name] = share
+            total += share
     return Weighed(total, parts)
 
 
@@ -241,6 +245,14 @@ def best(weights: Floats, wanted: int, turn: float = 0.0) -> Integers:
         return turned
     if len(weights) <= max(wanted, 64):
         return np.argsort(-weights, kind="stable")[:wanted]
+    if len(weights) >= _MANY:
+        # Each block's largest is one of the weights: as many blocks as are wanted have one that is not below the threshold.
+        whole = len(weights) // _BLOCK * _BLOCK
+        tops = np.append(weights[:whole].reshape(-1, _BLOCK).max(axis=1), weights[whole:])
+        some = np.flatnonzero(weights >= np.partition(tops, len(tops) - wanted)[len(tops) - wanted])
+        if len(some) < len(weights):
+            found: Integers = some[best(weights[some], wanted)]
+            return found
     threshold = np.partition(weights, len(weights) - wanted)[len(weights) - wanted]
     above = np.flatnonzero(weights > threshold)
     equal = np.flatnonzero(weights == threshold)[: wanted - len(above)]

@@ -211,6 +211,6 @@ class Snapshot:
 
 
 def _row(row: Any) -> HostRow:
-    values = dict(row._mapping)
+    values = dict(zip(HostRow.__dataclass_fields__, row, strict=True))
     values["facts"] = None if values["facts"] is None else HostFacts.from_dict(values["facts"])
     return HostRow(**values)
