@@ -38,7 +38,7 @@ class Row:
 
     @property
     def is_whole(self) -> bool:
-        """Whether each boundary was died at, and nothing was wrong. Side by side, a run may have a few boundaries less than another."""
+        """Whether each boundary was died at, and nothing was wrong. Unordered ones may have a few less than the run that was counted."""
         wanted = self.boundaries if SCENARIOS[self.name].is_ordered else self.boundaries * 0.9
         return not self.failures and self.killed >= wanted
 
