@@ -9,7 +9,7 @@ from typing import Any
 from taskflow.types.failure import Failure
 
 from hullwright.objects import errors
-from hullwright.objects.errors import BuildCancelled, ImageCorrupt, Reschedulable, UnexpectedDeletingTaskStateError
+from hullwright.objects.errors import BuildCancelled, ImageCorrupt, Reschedulable, UnexpectedDeletingTaskStateError, VolumeElsewhere
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,5 +42,5 @@ def cause_of(flow_failures: Mapping[str, Failure | None] | None) -> Cause | None
         code=cls.code,
         is_cancel=bool(cancels),
         # A corrupt image may be the store's: it would count against every host that it is tried on.
-        is_hosts=bool(failure.check(Reschedulable)) and not failure.check(ImageCorrupt),
+        is_hosts=bool(failure.check(Reschedulable)) and not failure.check(ImageCorrupt, VolumeElsewhere),
     )

@@ -445,6 +445,10 @@ class VolumeConnectError(Reschedulable):
     message = "Volume {volume} could not be connected to host {host}: {reason}"
 
 
+class VolumeElsewhere(VolumeConnectError):
+    """The volume's bytes are on another host; this one is not to blame."""
+
+
 # --- Durability: not Exceptions, so that TaskFlow neither reverts nor retries because of them -------------------------------
 
 

@@ -23,6 +23,7 @@ from hullwright.objects.errors import (
     HypervisorUnavailable,
     ImageNotFound,
     VolumeConnectError,
+    VolumeElsewhere,
     VolumeError,
     VolumeNotFound,
 )
@@ -155,7 +156,7 @@ class LocalVolumeDriver(VolumeDriver):
             return made
         if volume.host != host.name and not self._conf.volume.shared:
             reason = f"its bytes are on host {volume.host}, and local volumes do not move"
-            raise VolumeConnectError(volume=volume.id, host=host.name, reason=reason)
+            raise VolumeElsewhere(volume=volume.id, host=host.name, reason=reason)
         found = self._find_bytes(host, volume.id)
         if found is None:
             raise VolumeConnectError(volume=volume.id, host=host.name, reason="its file is not in the host's storage pool")
