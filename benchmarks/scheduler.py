@@ -322,7 +322,8 @@ def measure_herding(
 
 def measure_claim(db: Database, rounds: int) -> list[dict[str, object]]:
     """Claim and release on one host that holds so many instances already."""
-    rows, held = [], 0
+    rows: list[dict[str, object]] = []
+    held = 0
     with db.write() as conn:
         conn.execute(sa.update(inventories).where(inventories.c.host_id == 1).values(total=10**9, used=0))
     for wanted in (0, 100, 1000):
@@ -341,8 +342,8 @@ def measure_claim(db: Database, rounds: int) -> list[dict[str, object]]:
             with db.write() as conn:
                 allocations.release(conn, asked.instance_uuid)
             releases.append(time.perf_counter() - begun)
-        times = {"claim p50 ms": _ms(claims, 50), "claim p99 ms": _ms(claims, 99), "release p50 ms": _ms(releases, 50)}
-        rows.append({"instances on the host": wanted} | times)
+        times: dict[str, object] = {"claim p50 ms": _ms(claims, 50), "claim p99 ms": _ms(claims, 99), "release p50 ms": _ms(releases, 50)}
+        rows.append({"instances on the host": wanted, **times})
     return rows
 
 
