@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import logging
 import os
@@ -15,6 +16,7 @@ from hullwright.persistence import schema
 
 SUPERVISOR_VARIABLE = "HULLWRIGHT_SUPERVISOR_PID"
 _PR_SET_PDEATHSIG = 1  # prctl(2)
+_M_ARENA_MAX = -8  # mallopt(3)
 
 
 def end_with_supervisor() -> None:
@@ -26,6 +28,13 @@ def end_with_supervisor() -> None:
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != int(supervisor):  # it died before we asked
         sys.exit(1)
+
+
+def keep_memory_together() -> None:
+    """Have all threads allocate from two arenas: glibc would give each its own, and what one freed would be of no use to the others."""
+    if sys.platform == "linux":
+        with contextlib.suppress(AttributeError):  # a C library that has no such thing needs none
+            ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
 
 
 def log_to_stderr(conf: Any) -> None:
@@ -42,6 +51,7 @@ class _Service(LocalCommand):
     def begin(self) -> None:
         """What both services do first. Raises: WrongSchema, so that neither runs on tables that it does not know."""
         end_with_supervisor()
+        keep_memory_together()
         log_to_stderr(self.conf)
         schema.check(self.database)
         self.database.close()  # the service opens its own
