@@ -138,10 +138,29 @@ def run_builds(db: Database, conf: Any, count: int, image: Image, network_id: st
     }
 
 
+def start_when_idle(db: Database, conf: Any, count: int, image: Image) -> dict[str, object]:
+    """Post builds one at a time on an idle conductor; how long each waited to be leased, from the request's own time on."""
+    client = ConductorClient(db, conf, Wakeup(db, conf.state_path))
+    waits_ms = []
+    for _ in range(count):
+        time.sleep(0.2)
+        (job_uuid,) = client.create_servers([instance(image, None)], Asker("req-bench", "bench", "bench"))
+        while True:
+            with db.read() as reading:
+                job = jobs.get(reading, job_uuid)
+            if job.state not in OPEN_JOB_STATES:
+                break
+            time.sleep(0.01)
+        waits_ms.append(((job.started_at or 0.0) - job.created_at) * 1000)
+    p50, p95 = (f"{measure.percentile(waits_ms, percent):.1f}" for percent in (50, 95))
+    return {"builds": count, "posted to leased p50 ms": p50, "p95 ms": p95, "longest ms": f"{max(waits_ms):.1f}"}
+
+
 def main() -> int:
     """Measure each N, without and with a network card, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-n", default="50,500", help="builds; several with commas (default 50,500)")
+    parser.add_argument("--idle", type=int, default=50, help="builds that are posted one at a time on an idle conductor (default 50)")
     parser.add_argument("--hosts", type=int, default=10, help="fake hosts (default 10)")
     parser.add_argument("--database", help="SQLAlchemy URL of an empty database (default: SQLite)")
     parser.add_argument("--write", action="store_true", help="replace benchmarks/results/conductor.md by what this run measures")
@@ -161,6 +180,8 @@ def main() -> int:
         try:
             await_hosts(db, options.hosts)
             run_builds(db, conf, 2 * options.hosts, image, network_id)  # warms the image caches
+            idle = [start_when_idle(db, conf, options.idle, image)]
+            print(measure.table(idle), flush=True)
             for count in [int(word) for word in options.n.split(",")]:
                 for network in (None, network_id):
                     rows.append(run_builds(db, conf, count, image, network))
@@ -176,6 +197,8 @@ def main() -> int:
             "count posting too, and the heartbeats and questions to hosts that fall into the time."
         )
         measure.write(RESULTS / "conductor.md", "Builds through one conductor", method, rows)
+        method = "`python benchmarks/conductor.py`: builds posted one at a time, 0.2 s after the one before has ended."
+        measure.write(RESULTS / "idle.md", "How soon an idle conductor starts a build", method, idle)
     return 0 if all(row["done"] == row["N"] for row in rows) else 1
 
 

@@ -183,7 +183,9 @@ def save(history: Mapping[str, Any]) -> Path:
     head = {key: value for key, value in history.items() if key != "moments"}
     lines = ",\n".join(json.dumps(moment, sort_keys=True) for moment in history["moments"])
     path = path_of(history)
-    path.write_text(json.dumps(head, sort_keys=True, indent=1)[:-2] + f',\n "moments": [\n{lines}\n]}}\n')
+    text = json.dumps(head, sort_keys=True, indent=1)[:-2] + f',\n "moments": [\n{lines}\n]}}\n'
+    # Tracebacks name where this checkout lies, which is nobody's business.
+    path.write_text(text.replace(f"{Path(__file__).parents[2]}/", ""))
     return path
 
 
