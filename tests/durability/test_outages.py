@@ -208,6 +208,6 @@ def test_jobs_whose_lease_was_committed_without_an_answer_are_taken_up_by_the_sa
         house.rest(60)
         _check(house, uuids)
         with house.db.read() as connection:
-            leases = [job.leases for job in jobs.list_jobs(connection, kinds=["build_instance"])]
-        assert leases == [2, 2, 2]
+            fences = [job.fence for job in jobs.list_jobs(connection, kinds=["build_instance"])]
+        assert fences == [2, 2, 2], "each was leased twice"
         assert process.poll() is None
