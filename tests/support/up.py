@@ -61,7 +61,9 @@ class Up:
 
     def answer(self, *words: str) -> Any:
         """Its output as JSON."""
-        return json.loads(self.openstack(*words, "-f", "json"))
+        told = self.openstack(*words, "-f", "json")
+        start = min((at for at in (told.find("{"), told.find("[")) if at >= 0), default=0)  # --wait tells its progress on the same channel
+        return json.loads(told[start:])
 
     def answers(self, *commands: str) -> list[Any]:
         """The outputs of several commands as JSON, typed one after the other into one `openstack`: each alone takes seconds to start."""
