@@ -70,6 +70,9 @@ pool_name = {directory.name}-volumes
 class Cloud:
     """One installation in a directory. Its processes are started and ended one by one."""
 
+    shares_hosts = True  # with the other installations of the session
+
+
     def __init__(self, directory: Path, *hosts: Libvirtd, busy_timeout_seconds: float = 20.0) -> None:
         """`hosts` are registered under their own names, in order. Pools on them are named by the directory."""
         self.directory = directory
