@@ -50,5 +50,5 @@ def uuid_key(name: str = "id") -> Column[str]:
 
 
 def time_column(name: str, *, nullable: bool = False) -> Column[float]:
-    """Seconds since the epoch."""
-    return Column(name, Double, nullable=nullable)
+    """Seconds since the epoch, which `info` says too."""
+    return Column(name, Double, nullable=nullable, info={"epoch": True})

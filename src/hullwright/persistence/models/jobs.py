@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Boolean, Column, Double, Index, Integer, PrimaryKeyConstraint, String, Table, Text, text
+from sqlalchemy import Boolean, Column, Index, Integer, PrimaryKeyConstraint, String, Table, Text, text
 
 from hullwright.persistence.models.base import BigKey, Json, key, metadata, time_column, uuid_key
 
@@ -117,7 +117,7 @@ step_events = Table(
     Column("step", String(64), nullable=False),
     Column("from_state", String(32)),
     Column("to_state", String(32), nullable=False),
-    Column("at", Double, nullable=False),
+    time_column("at"),
     Column("owner", String(255), nullable=False),
     Column("fence", Integer, nullable=False),
     Column("host", String(255)),
