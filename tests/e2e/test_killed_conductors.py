@@ -15,7 +15,7 @@ from support.cloud import Service
 from support.host_troubles import no_display_ports
 
 pytestmark = [pytest.mark.slow, pytest.mark.libvirt]
-FIRST, SECOND = "hull-a", "hull-b"
+FIRST, SECOND = "hull-c", "hull-d"
 MIB = 1024**2
 
 KILL = "import os, signal\ndef kill(*_, **__): os.kill(os.getpid(), signal.SIGKILL)\n"

@@ -8,7 +8,7 @@ from support.cloud import Cloud
 from support.host_troubles import full_disk, no_display_ports
 
 pytestmark = [pytest.mark.slow, pytest.mark.libvirt]
-FIRST, SECOND = "hull-a", "hull-b"
+FIRST, SECOND = "hull-c", "hull-d"
 
 
 def _port(cloud: Cloud, server_id: str) -> dict[str, object]:

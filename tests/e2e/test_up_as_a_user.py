@@ -48,7 +48,7 @@ def test_the_openstack_client_does_all_of_it(up: Up, guest_image: GuestImage) ->
     (address,) = server["addresses"]["net"]
     up.cloud.await_console(made["id"], "^GUEST-READY hostname=vm1")
     assert f"ip={address}/24" in up.openstack("console", "log", "show", "vm1")
-    assert up.cloud.hosts["hull-a"].answers_ping(address)
+    assert up.cloud.hosts["hull-e"].answers_ping(address)
 
     up.openstack("server", "stop", "vm1")
     up.cloud.wait(lambda: up.cloud.server(made["id"])["status"] == "SHUTOFF")

@@ -93,12 +93,12 @@ def test_the_guest_has_its_name_and_user_data_and_the_address_that_the_api_tells
     assert "GUEST-USERDATA-EXIT 0" in said
     (card,) = server["addresses"]["net"]
     assert f"GUEST-DHCP eth0 mac={card['OS-EXT-IPS-MAC:mac_addr']} ip={card['addr']}/24 gw=10.222.1.1" in said
-    assert cloud.hosts["hull-a"].answers_ping(card["addr"])
+    assert cloud.hosts["hull-c"].answers_ping(card["addr"])
 
 
 def test_the_server_is_shown_as_it_was_asked_for(cloud: Cloud, built: Built, parts: dict[str, str]) -> None:
     server = cloud.server(built.full["id"])
-    assert (server["status"], server["OS-EXT-STS:power_state"], server["OS-EXT-SRV-ATTR:host"]) == ("ACTIVE", 1, "hull-a")
+    assert (server["status"], server["OS-EXT-STS:power_state"], server["OS-EXT-SRV-ATTR:host"]) == ("ACTIVE", 1, "hull-c")
     assert server["metadata"] == {"purpose": "test"}
     assert server["image"]["id"] == parts["image"]
     assert server["config_drive"] == "True"
@@ -124,7 +124,7 @@ def test_the_guest_cannot_speak_from_an_address_that_is_not_its_own(cloud: Cloud
     said = cloud.await_console(built.full["id"], r"^PING stolen (\S+)$")
     assert said[1] == "silent"
     assert "PING own answered" in cloud.console(built.full["id"])
-    interface = ET.fromstring(cloud.virsh("hull-a", "dumpxml", built.full["id"])).find(".//interface")
+    interface = ET.fromstring(cloud.virsh("hull-c", "dumpxml", built.full["id"])).find(".//interface")
     assert interface is not None
     (card,) = built.full["addresses"]["net"]
     assert [each.get("value") for each in interface.findall("filterref/parameter[@name='IP']")] == [card["addr"]]
@@ -156,11 +156,11 @@ def test_power_follows_the_actions(cloud: Cloud, built: Built) -> None:
     cloud.await_console(server_id, "^GUEST-READY")
     cloud.call("POST", f"/servers/{server_id}/action", {"os-stop": None})
     cloud.wait(lambda: cloud.server(server_id)["status"] == "SHUTOFF")
-    assert "shut off" in cloud.virsh("hull-a", "domstate", server_id)
+    assert "shut off" in cloud.virsh("hull-c", "domstate", server_id)
     assert "GUEST-POWEROFF" in cloud.console(server_id), "the guest was asked, not pulled"
     cloud.call("POST", f"/servers/{server_id}/action", {"os-start": None})
     cloud.wait(lambda: cloud.server(server_id)["status"] == "ACTIVE")
-    assert "running" in cloud.virsh("hull-a", "domstate", server_id)
+    assert "running" in cloud.virsh("hull-c", "domstate", server_id)
 
 
 def test_delete_leaves_nothing_but_the_volume_that_was_the_users(cloud: Cloud, built: Built) -> None:
@@ -175,9 +175,9 @@ def test_delete_leaves_nothing_but_the_volume_that_was_the_users(cloud: Cloud, b
     cloud.rest()
     assert cloud.files_about(*ids, *guests, built.own_volume, root_volume) == []
     assert len(cloud.files_about(built.kept_volume)) == 1
-    assert not set(ids) & set(cloud.virsh("hull-a", "list", "--all", "--uuid").split())
-    networks = cloud.virsh("hull-a", "net-list", "--all", "--name").split()
-    assert not any(re.search(rf"ip='{re.escape(card['addr'])}'", cloud.virsh("hull-a", "net-dumpxml", name)) for name in networks)
+    assert not set(ids) & set(cloud.virsh("hull-c", "list", "--all", "--uuid").split())
+    networks = cloud.virsh("hull-c", "net-list", "--all", "--name").split()
+    assert not any(re.search(rf"ip='{re.escape(card['addr'])}'", cloud.virsh("hull-c", "net-dumpxml", name)) for name in networks)
     assert cloud.call("GET", "/network/v2.0/ports")["ports"] == []
     volumes = {each["id"]: each["status"] for each in cloud.call("GET", "/volume/v3/volumes/detail")["volumes"]}
     assert volumes == {built.kept_volume: "available"}

@@ -32,7 +32,7 @@ from hullwright.persistence.volumes import SqlVolumeStore
 
 from . import invariants
 from .installation import COMMAND, free_port
-from .libvirtd import GuestImage, Libvirtd
+from .libvirtd import GuestImage, Libvirtd, session_host
 
 BUILD_SECONDS = 90.0
 BOOT_SECONDS = 120.0
@@ -69,9 +69,6 @@ pool_name = {directory.name}-volumes
 
 class Cloud:
     """One installation in a directory. Its processes are started and ended one by one."""
-
-    shares_hosts = True  # with the other installations of the session
-
 
     def __init__(self, directory: Path, *hosts: Libvirtd, busy_timeout_seconds: float = 20.0) -> None:
         """`hosts` are registered under their own names, in order. Pools on them are named by the directory."""
@@ -298,25 +295,6 @@ class Cloud:
         return done.stdout if done.returncode == 0 else ""
 
 
-@contextlib.contextmanager
-def empty_hosts(cloud: Cloud) -> Iterator[None]:
-    """Afterwards, take off the hosts whatever the cloud still has there; the daemons are shared with other tests."""
-    names = {name: set(cloud.virsh(name, "net-list", "--all", "--name").split()) for name in cloud.hosts}
-    try:
-        yield
-    finally:
-        for name in cloud.hosts:
-            for domain in cloud.virsh(name, "list", "--all", "--uuid").split():
-                cloud.virsh(name, "destroy", domain)
-                cloud.virsh(name, "undefine", domain)
-            for network in set(cloud.virsh(name, "net-list", "--all", "--name").split()) - names[name]:
-                cloud.virsh(name, "net-destroy", network)
-                cloud.virsh(name, "net-undefine", network)
-            for pool in (cloud.conf.libvirt.pool_name, cloud.conf.volume.pool_name):
-                cloud.virsh(name, "pool-destroy", pool)
-                cloud.virsh(name, "pool-undefine", pool)
-
-
 class Service:
     """A cloud whose API always runs, and whose conductor tests may end and start as they like."""
 
@@ -347,11 +325,10 @@ class Service:
 
 
 @pytest.fixture(scope="session")
-def _service(
-    two_libvirt_hosts: tuple[Libvirtd, Libvirtd], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Service]:
-    cloud = Cloud(tmp_path_factory.mktemp("cloud"), *two_libvirt_hosts)
-    with empty_hosts(cloud):
+def _service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    # Hosts of its own: what other tests have on theirs would be drift here.
+    with session_host("hull-c") as first, session_host("hull-d") as second:
+        cloud = Cloud(tmp_path_factory.mktemp("cloud"), first, second)
         try:
             cloud.start("api")
             cloud.await_api()

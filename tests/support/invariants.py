@@ -84,9 +84,7 @@ def _check_drift(house: House) -> None:
     """The product's own doctor finds the house clean: its checks and those here are two opinions of one thing."""
     drivers = house.drivers()
     try:
-        # On a libvirtd that several installations share, a network that we have no record of may be another's.
-        left_out = _OF_CRASHES | ({"network_left"} if getattr(house, "shares_hosts", False) else set())
-        found = Doctor(house.db, drivers, house.conf).look(kinds=[kind for kind in KINDS if kind not in left_out])
+        found = Doctor(house.db, drivers, house.conf).look(kinds=[kind for kind in KINDS if kind not in _OF_CRASHES])
     finally:
         drivers.close()
     assert found.findings == (), "hullwright doctor finds drift"

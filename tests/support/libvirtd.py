@@ -1,4 +1,4 @@
-"""Real libvirtds and a real guest for tests: fixtures `libvirt_host`, `two_libvirt_hosts`, `guest_image`; `Libvirtd`.
+"""Real libvirtds and a real guest for tests: fixtures `libvirt_host`, `two_libvirt_hosts`, `guest_image`; `Libvirtd`, `session_host`.
 
 Each test session has daemons of its own (tools/libvirtd), whatever the system runs, each in a network namespace of its own,
 and takes them down with all their guests and networks at its end; what a killed session left is taken down by the next one.
@@ -161,7 +161,9 @@ def _purge_dead_sessions() -> None:
             session.rmdir()
 
 
-def _session_host(name: str) -> Iterator[Libvirtd]:
+@contextlib.contextmanager
+def session_host(name: str) -> Iterator[Libvirtd]:
+    """A libvirtd of this test session, started; taken down with all that is on it. A failure to start fails the test."""
     session = _SESSIONS / str(os.getpid())
     host = Libvirtd(name, session / name, _netns(session, name))
     try:
@@ -170,21 +172,25 @@ def _session_host(name: str) -> Iterator[Libvirtd]:
         host.start()
     except LibvirtdError as error:
         pytest.fail(f"no libvirtd for the tests: {error}", pytrace=False)
-    yield host
-    host.stop()
-    with contextlib.suppress(OSError):  # the second host's is still in it
-        session.rmdir()
+    try:
+        yield host
+    finally:
+        host.stop()
+        with contextlib.suppress(OSError):  # another host's is still in it
+            session.rmdir()
 
 
 @pytest.fixture(scope="session")
 def libvirt_host() -> Iterator[Libvirtd]:
     """A running libvirtd, the same one for the whole session: leave it running and as empty as it was."""
-    yield from _session_host("hull-a")
+    with session_host("hull-a") as host:
+        yield host
 
 
 @pytest.fixture(scope="session")
 def _second_libvirt_host() -> Iterator[Libvirtd]:
-    yield from _session_host("hull-b")
+    with session_host("hull-b") as host:
+        yield host
 
 
 @pytest.fixture(scope="session")
@@ -202,8 +208,11 @@ def guest_image() -> GuestImage:
         pytest.fail(f"no guest image for the tests: {error}", pytrace=False)
 
 
+_HAVE_HOSTS = {"libvirt_host", "_second_libvirt_host", "_service", "_up"}
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what needs a libvirtd, so that `-m 'not libvirt'` leaves it out."""
     for item in items:
-        if "libvirt_host" in getattr(item, "fixturenames", ()):
+        if not _HAVE_HOSTS.isdisjoint(getattr(item, "fixturenames", ())):
             item.add_marker("libvirt")

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from .cloud import Cloud, empty_hosts
-from .libvirtd import Libvirtd
+from .cloud import Cloud
+from .libvirtd import session_host
 
 OPENSTACK = Path(sys.executable).with_name("openstack")
 
@@ -80,9 +80,9 @@ class Up:
 
 
 @pytest.fixture(scope="session")
-def _up(libvirt_host: Libvirtd, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
-    cloud = Cloud(tmp_path_factory.mktemp("up"), libvirt_host, busy_timeout_seconds=1.0)
-    with empty_hosts(cloud):
+def _up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    with session_host("hull-e") as host:
+        cloud = Cloud(tmp_path_factory.mktemp("up"), host, busy_timeout_seconds=1.0)
         try:
             yield Up(cloud)
         finally:
