@@ -17,7 +17,6 @@ from hullwright.api.schemas.parts import truth
 from hullwright.objects.errors import BadRequest, NotFound
 from hullwright.objects.hosts import Host, is_up
 from hullwright.persistence import conductors, hosts
-from hullwright.persistence.database import now
 
 _UUIDS_SINCE = 53
 _INTERNAL_ZONE = "internal"
@@ -91,7 +90,7 @@ def _conductor(row: Mapping[str, Any], minor: int) -> dict[str, Any]:
         "host": row["hostname"],
         "zone": _INTERNAL_ZONE,
         "status": "enabled",
-        "state": "up" if row["expires_at"] > now() else "down",
+        "state": "up" if row["is_living"] else "down",
         "updated_at": iso_micro(row["started_at"]),
         "disabled_reason": None,
     }
@@ -130,7 +129,7 @@ class AvailabilityZones(Resource):
             internal = {
                 row["hostname"]: {
                     "nova-conductor": {
-                        "available": row["expires_at"] > now(),
+                        "available": row["is_living"],
                         "active": True,
                         "updated_at": iso_micro(row["started_at"]),
                     }

@@ -63,6 +63,12 @@ def retire(connection: Connection, id: str) -> None:
     connection.execute(sa.delete(conductors).where(conductors.c.id == id))
 
 
+def retire_lapsed(connection: Connection, id: str) -> bool:
+    """Forget a conductor whose lease has ended; False when there is none of that id, or it has just renewed its lease."""
+    gone = sa.and_(conductors.c.id == id, conductors.c.expires_at <= clock(connection))
+    return connection.execute(sa.delete(conductors).where(gone)).rowcount == 1
+
+
 def retire_same_process(connection: Connection, hostname: str, is_alive: Any) -> list[str]:
     """Forget conductors of this machine whose process is gone, so that a restart need not wait for their leases.
 
@@ -76,5 +82,7 @@ def retire_same_process(connection: Connection, hostname: str, is_alive: Any) ->
 
 
 def list_all(connection: Connection) -> list[dict[str, Any]]:
-    """All conductors with hostname, pid, version, started_at, expires_at."""
-    return [dict(row) for row in connection.execute(sa.select(conductors).order_by(conductors.c.started_at)).mappings()]
+    """All conductors with hostname, pid, version, started_at, expires_at, and whether their lease holds (`is_living`)."""
+    is_living = (conductors.c.expires_at > clock(connection)).label("is_living")
+    rows = connection.execute(sa.select(conductors, is_living).order_by(conductors.c.started_at)).mappings()
+    return [{**row, "is_living": bool(row["is_living"])} for row in rows]

@@ -196,8 +196,8 @@ def _attempt_unclosed(run: Repair, conn: Connection, finding: Finding) -> Done:
 
 
 def _conductor_stale(run: Repair, conn: Connection, finding: Finding) -> Done:
-    conductors.retire(conn, finding.subject)
-    return "forgotten", None
+    is_gone = conductors.retire_lapsed(conn, finding.subject)
+    return ("forgotten" if is_gone else "it has come back to life"), None
 
 
 # --- Hosts ---------------------------------------------------------------------------------------------------------------
