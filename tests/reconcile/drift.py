@@ -157,7 +157,7 @@ def allocation_without_instance(house: House) -> str:
         row = {"instance_uuid": instance_uuid, "host_id": host_id, "resource_class": "VCPU", "amount": 3, "created_at": now()}
         conn.execute(sa.insert(allocations), [row])
         here = sa.and_(inventories.c.host_id == host_id, inventories.c.resource_class == "VCPU")
-        conn.execute(sa.update(inventories).where(here).values(used=inventories.c.used + 3))
+        conn.execute(sa.update(inventories).where(here).values(used=inventories.c.used + 3, holders=inventories.c.holders + 1))
     return instance_uuid
 
 
@@ -167,7 +167,7 @@ def instance_without_allocation(house: House) -> str:
     with house.db.write() as conn:
         host_id = conn.execute(sa.select(hosts.c.id).where(hosts.c.name == "h1")).scalar_one()
         conn.execute(sa.delete(allocations).where(allocations.c.instance_uuid == instance_uuid))
-        conn.execute(sa.update(inventories).where(inventories.c.host_id == host_id).values(used=0))
+        conn.execute(sa.update(inventories).where(inventories.c.host_id == host_id).values(used=0, holders=0))
     return instance_uuid
 
 
@@ -187,6 +187,14 @@ def usage_miscounted(house: House) -> str:
     with house.db.write() as conn:
         conn.execute(sa.update(inventories).where(inventories.c.resource_class == "MEMORY_MB").values(used=12345))
     return "h1 MEMORY_MB"
+
+
+def builds_miscounted(house: House) -> str:
+    """A count of builds under way that is off."""
+    build(house)
+    with house.db.write() as conn:
+        conn.execute(sa.update(inventories).where(inventories.c.resource_class == "VCPU").values(building=3))
+    return "h1 VCPU"
 
 
 def port_of_a_build(house: House) -> str:
@@ -437,7 +445,7 @@ MAKERS: dict[str, tuple[str, Callable[[House], str]]] = {
     for kind, makers in {
         "allocation_without_instance": [allocation_without_instance],
         "instance_without_allocation": [instance_without_allocation, instance_with_another_claim],
-        "usage_miscounted": [usage_miscounted],
+        "usage_miscounted": [usage_miscounted, builds_miscounted],
         "port_without_instance": [port_of_a_build, port_of_a_user],
         "address_without_port": [address_without_port],
         "attachment_without_instance": [attachment_of_a_user, attachment_of_a_build],

@@ -3,15 +3,12 @@
 import types
 
 import pytest
-import sqlalchemy as sa
 
 from hullwright.objects.errors import NoValidHost
 from hullwright.objects.flavors import Flavor
 from hullwright.objects.hosts import HostFacts, Inventory
-from hullwright.objects.instances import Instance, RequestSpec
-from hullwright.objects.states import TaskState, VmState
-from hullwright.persistence import aggregates, allocations, hosts, instances, jobs
-from hullwright.persistence.models.jobs import jobs as job_table
+from hullwright.objects.instances import RequestSpec
+from hullwright.persistence import aggregates, allocations, hosts
 from hullwright.scheduler import filters
 from hullwright.scheduler.select import Scheduler
 
@@ -37,11 +34,9 @@ def spec(number=1, *, extra_specs=None, **more):
 
 
 def add_build(conn, asked, host):
-    """An instance whose build is under way on a host."""
-    row = Instance(asked.instance_uuid, "vm", "p", "u", VmState.BUILDING, TaskState.SPAWNING, 0, asked.flavor, None, "vm", 1.0, 1.0, asked)
-    instances.create(conn, row)
-    instances.update(conn, asked.instance_uuid, host=host)
-    return jobs.post(conn, kind="build_instance", instance_uuid=asked.instance_uuid, inputs={}, request_id="req-1")
+    """A build that holds a host's resources."""
+    where = {"host_id": hosts.get(conn, host).id, "resources": {"VCPU": 1, "MEMORY_MB": 1}}
+    allocations.claim(conn, instance_uuid=asked.instance_uuid, job_uuid="job", **where)
 
 
 def test_aggregates_are_followed_as_they_change(db, view):
@@ -100,24 +95,25 @@ def test_instances_and_builds_under_way_are_counted(db, view):
         ("busy with 1 builds or more", 1),
     }
     with db.write() as conn:
-        job = add_build(conn, spec(4), "c")
+        add_build(conn, spec(4), "c")
     with pytest.raises(NoValidHost, match="2 busy with 1 builds or more"):
         scheduler.select(spec(5), {})
     with db.write() as conn:
-        conn.execute(sa.update(job_table).where(job_table.c.uuid == job).values(state="done"))
+        allocations.end_build(conn, spec(4).instance_uuid)
+        allocations.end_build(conn, spec(4).instance_uuid)
     assert scheduler.select(spec(5), {}).host == "c"
 
 
 def test_a_choice_in_flight_counts_as_a_build_until_it_is_seen(sqlite_db, view):
     with sqlite_db.write() as conn:
-        ids = [add_host(conn, name) for name in ("a", "b")]
+        for name in ("a", "b"):
+            add_host(conn, name)
     scheduler = Scheduler(sqlite_db, view)
     first = scheduler.select(spec(1), {})
     columns = scheduler._snapshot.columns
     assert columns.io_ops.tolist() == [1, 0]
     with sqlite_db.write() as conn:
         add_build(conn, spec(1), first.host)
-        allocations.claim(conn, instance_uuid=spec(1).instance_uuid, host_id=ids[0], resources={"VCPU": 1})
     scheduler.select(spec(2), {})
     assert columns.io_ops.tolist() == [1, 1], "seen in the database and chosen here, and counted once"
 

@@ -66,7 +66,7 @@ def test_requests_of_one_conductor_spread_evenly_while_there_is_room(ten_hosts, 
     assert max(counts.values()) - min(counts[f"h{number}"] for number in range(HOSTS)) <= 1
 
 
-@pytest.mark.parametrize(("turns", "most"), [([0.0, 0.25, 0.5, 0.75], 1), ([0.0] * 4, 4)])
+@pytest.mark.parametrize(("turns", "most"), [([(number, 4) for number in range(4)], 1), ([(0, 1)] * 4, 4)])
 def test_conductors_that_have_not_seen_each_others_claims_spread_when_each_has_a_turn_of_its_own(db, conf, turns, most):
     conf.set_override("snapshot_max_age_seconds", 3600.0, "scheduler")
     with db.write() as conn:
@@ -86,7 +86,7 @@ def test_living_conductors_have_each_a_turn_and_one_alone_has_the_first(db):
     with db.write() as conn:
         for number in range(4):
             conductors.enlist(conn, id=f"c{number}", hostname="h", pid=number, version="1", lease_seconds=60.0)
-        assert [conductors.turn(conn, f"c{number}") for number in range(4)] == [0.0, 0.25, 0.5, 0.75]
+        assert [conductors.turn(conn, f"c{number}") for number in range(4)] == [(0, 4), (1, 4), (2, 4), (3, 4)]
         for number in range(3):
             conductors.retire(conn, f"c{number}")
-        assert (conductors.turn(conn, "c3"), conductors.turn(conn, "gone")) == (0.0, 0.0)
+        assert (conductors.turn(conn, "c3"), conductors.turn(conn, "gone")) == ((0, 1), (0, 1))

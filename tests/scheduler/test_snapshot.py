@@ -44,7 +44,17 @@ def used(snapshot: Snapshot, host_id: int, resource: str = "MEMORY_MB") -> int:
 def told(snapshot: Snapshot) -> dict:
     """All that the columns say, by host."""
     columns = snapshot.columns
-    plain = ("ids", "enabled", "forced_down", "silent_seconds", "failed_builds", "probed_at", "hypervisor_version")
+    plain = (
+        "ids",
+        "enabled",
+        "forced_down",
+        "silent_seconds",
+        "failed_builds",
+        "probed_at",
+        "hypervisor_version",
+        "instance_counts",
+        "io_ops",
+    )
     found = {}
     for at, name in enumerate(columns.names):
         assert columns.position(name) == columns.position_of_id(int(columns.ids[at])) == at
@@ -222,10 +232,11 @@ def test_whatever_happens_a_snapshot_that_followed_it_is_one_that_was_read_anew(
                         if not conn.execute(sa.select(hosts_table.c.id).where(hosts_table.c.name == name)).first():
                             add(conn, name)
                     case 8:
-                        allocations.release(conn, f"i{luck.randrange(held + 1)}")
+                        (allocations.release if luck.random() < 0.7 else allocations.end_build)(conn, f"i{luck.randrange(held + 1)}")
                     case _:
                         held += 1
-                        allocations.claim(conn, instance_uuid=f"i{held}", host_id=hosts.get(conn, name).id, resources=ASKED)
+                        job = luck.choice([None, "job"])
+                        allocations.claim(conn, instance_uuid=f"i{held}", host_id=hosts.get(conn, name).id, resources=ASKED, job_uuid=job)
                 if luck.random() < 0.1:
                     raise Conflict("given up")
         except (Conflict, HostNotFound, ComputeResourcesUnavailable):

@@ -124,18 +124,22 @@ def _check_instances(rows: _Rows) -> None:
 def _check_claims(rows: _Rows) -> None:
     """Allocations are what placed instances asked for, on their hosts; counters are the sums of rows."""
     held: dict[str, dict[str, int]] = defaultdict(dict)
-    sums = Counter[tuple[int, str]]()
+    sums, holders, builds = (Counter[tuple[int, str]]() for _ in range(3))
     for claim in rows[allocations]:
         assert claim["instance_uuid"] in rows.placed, f"{claim['instance_uuid']} holds a claim and lives nowhere"
         assert rows.hosts[claim["host_id"]].name == rows.placed[claim["instance_uuid"]]["host"], "a claim on another host"
         held[claim["instance_uuid"]][claim["resource_class"]] = claim["amount"]
         sums[claim["host_id"], claim["resource_class"]] += claim["amount"]
+        holders[claim["host_id"], claim["resource_class"]] += 1
+        builds[claim["host_id"], claim["resource_class"]] += claim["job_uuid"] is not None
     for uuid, spec in rows.specs.items():
         wanted = {name: amount for name, amount in spec.resources().items() if amount}
         assert held.get(uuid, {}) == wanted, f"{uuid} holds {held.get(uuid)}, its flavor is {wanted}"
     for room in rows[inventories]:
-        counted, host = sums[room["host_id"], room["resource_class"]], rows.hosts[room["host_id"]].name
-        assert room["used"] == counted, f"{host} counts {room['used']} {room['resource_class']}, its claims are {counted}"
+        key, host = (room["host_id"], room["resource_class"]), rows.hosts[room["host_id"]].name
+        counted = (sums[key], holders[key], builds[key])
+        told = (room["used"], room["holders"], room["building"])
+        assert told == counted, f"{host} counts {told} of {room['resource_class']} used, by instances, by builds; its claims are {counted}"
 
 
 def _check_ports(rows: _Rows) -> None:

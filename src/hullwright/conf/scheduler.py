@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from oslo_config import cfg
+from oslo_config import cfg, types
 
 GROUP = "scheduler"
 OPTS = [
@@ -11,6 +11,19 @@ OPTS = [
         default=3,
         min=1,
         help="How many hosts a build is tried on before it ends in ERROR. 1 disables rescheduling.",
+    ),
+    cfg.IntOpt(
+        "wait_for_capacity",
+        default=0,
+        min=0,
+        help="Seconds that a build waits for room when no host fits, before it ends in ERROR with the reasons; its place in the queue is "
+        "shown meanwhile. 0: it fails at once. A request says otherwise by the scheduler hint wait_for_capacity.",
+    ),
+    cfg.IntOpt(
+        "max_wait_for_capacity",
+        default=86_400,
+        min=0,
+        help="The longest wait for room, in seconds, that a request may ask for.",
     ),
     cfg.ListOpt(
         "enabled_filters",
@@ -37,6 +50,7 @@ OPTS = [
             "num_instances",
             "hypervisor_version",
             "image_cached",
+            "image_properties",
             "soft_affinity",
             "soft_anti_affinity",
             "build_failures",
@@ -72,8 +86,7 @@ OPTS = [
     cfg.FloatOpt(
         "num_instances_weight_multiplier",
         default=0.0,
-        help="Weight of the number of instances on a host. Positive packs, negative spreads. What counts instances costs more the more "
-        "there are: it is read only when this is not 0.",
+        help="Weight of the number of instances on a host. Positive packs, negative spreads.",
     ),
     cfg.FloatOpt(
         "hypervisor_version_weight_multiplier",
@@ -84,6 +97,19 @@ OPTS = [
         "image_cached_weight_multiplier",
         default=0.5,
         help="Weight of the image lying on a host already. Less than that of free memory: it decides among hosts that are about as free.",
+    ),
+    cfg.FloatOpt(
+        "image_props_weight_multiplier",
+        default=0.0,
+        help="Weight of the instances on a host whose images have the same properties. Positive packs, negative spreads. While it is 0, "
+        "images of instances are not even read.",
+    ),
+    cfg.Opt(
+        "image_props_weight_setting",
+        type=types.Dict(types.Float(), key_value_separator="="),
+        default={},
+        help="Which image properties image_props_weight_multiplier is about and how much each counts, such as os_distro=10,os_type=1. What "
+        "is not named does not count then. Empty: all that begin with hw_, img_ or os_ count once.",
     ),
     cfg.FloatOpt(
         "soft_affinity_weight_multiplier",

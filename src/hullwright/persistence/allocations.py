@@ -1,7 +1,8 @@
 """Allocations: what each instance holds of its host. A claim is one conditional statement, never a read and then a write.
 
 `inventories.used` is the sum of a host's allocations and is changed in the allocation's own transaction, so a claim costs
-the same on a full host as on an empty one, and no concurrency can promise more than there is.
+the same on a full host as on an empty one, and no concurrency can promise more than there is. How many instances hold of it and how
+many of these are being built is counted by the same statements.
 Not for: choosing the host (`scheduler/`).
 """
 
@@ -21,19 +22,30 @@ from hullwright.persistence.models.hosts import allocations, hosts, inventories
 
 _row = sa.and_(inventories.c.host_id == sa.bindparam("b_host_id"), inventories.c.resource_class == sa.bindparam("b_resource_class"))
 _amount = sa.bindparam("b_amount", type_=sa.BigInteger)
+_holders, _building = sa.bindparam("b_holders", type_=sa.Integer), sa.bindparam("b_building", type_=sa.Integer)
 _usable = inventories.c.total - inventories.c.reserved
 
 # The second condition: an instance may overcommit against others, never against itself.
 _take = (
     sa.update(inventories)
     .where(_row, inventories.c.used + _amount <= _usable * inventories.c.allocation_ratio, _amount <= _usable)
-    .values(used=inventories.c.used + _amount)
+    .values(used=inventories.c.used + _amount, holders=inventories.c.holders + _holders, building=inventories.c.building + _building)
 )
-_give_back = sa.update(inventories).where(_row).values(used=inventories.c.used - _amount)
+_change = (
+    sa.update(inventories)
+    .where(_row)
+    .values(used=inventories.c.used + _amount, holders=inventories.c.holders + _holders, building=inventories.c.building + _building)
+)
 _drop = (
     sa.delete(allocations)
     .where(allocations.c.instance_uuid == sa.bindparam("b_instance_uuid"))
-    .returning(allocations.c.host_id, allocations.c.resource_class, allocations.c.amount)
+    .returning(allocations.c.host_id, allocations.c.resource_class, allocations.c.amount, allocations.c.job_uuid)
+)
+_end_build = (
+    sa.update(allocations)
+    .where(allocations.c.instance_uuid == sa.bindparam("b_instance_uuid"), allocations.c.job_uuid.is_not(None))
+    .values(job_uuid=None)
+    .returning(allocations.c.host_id, allocations.c.resource_class)
 )
 # Of those who want to be a quarantined host's probe, one finds the latest probe long enough ago.
 _take_probe = (
@@ -81,7 +93,8 @@ def claim(
     # One order of rows for everybody, and a savepoint that frees them when the host is left: no two claims can deadlock.
     conn.exec_driver_sql("SAVEPOINT claim")
     may_go = probe_before is None or _begin_probe(conn, host_id, probe_before)
-    if may_go and _update_used(conn, _take, host_id, resources) == len(rows) and insert_those_absent(conn, allocations, rows) == len(rows):
+    taken = may_go and _update(conn, _take, host_id, resources, holders=1, building=int(job_uuid is not None)) == len(rows)
+    if taken and insert_those_absent(conn, allocations, rows) == len(rows):
         return host_id
     conn.exec_driver_sql("ROLLBACK TO SAVEPOINT claim")
     held = held_by(conn, instance_uuid)
@@ -95,17 +108,26 @@ def claim(
 
 def release(conn: Connection, instance_uuid: str) -> None:
     """Give back whatever an instance holds. Holding nothing counts as done."""
-    given_back: dict[int, dict[str, int]] = {}
-    for host_id, resource_class, amount in conn.execute(_drop, {"b_instance_uuid": instance_uuid}):
-        given_back.setdefault(host_id, {})[resource_class] = amount
-    for host_id, resources in sorted(given_back.items()):
-        _update_used(conn, _give_back, host_id, resources)
+    given_back: dict[tuple[int, bool], dict[str, int]] = {}
+    for host_id, resource_class, amount, job_uuid in conn.execute(_drop, {"b_instance_uuid": instance_uuid}):
+        given_back.setdefault((host_id, job_uuid is not None), {})[resource_class] = -amount
+    for (host_id, is_building), resources in sorted(given_back.items()):
+        _update(conn, _change, host_id, resources, holders=-1, building=-int(is_building))
+
+
+def end_build(conn: Connection, instance_uuid: str) -> None:
+    """Count an instance's build as done: it holds what it holds. Doing it twice changes nothing."""
+    held_on: dict[int, dict[str, int]] = {}
+    for host_id, resource_class in conn.execute(_end_build, {"b_instance_uuid": instance_uuid}):
+        held_on.setdefault(host_id, {})[resource_class] = 0
+    for host_id, resources in sorted(held_on.items()):
+        _update(conn, _change, host_id, resources, holders=0, building=-1)
 
 
 def record(conn: Connection, *, instance_uuid: str, host_id: int, resources: Mapping[str, int]) -> None:
     """Write down what an instance takes in fact, whether there is room for it or not, in place of what it held. For reconciliation."""
     release(conn, instance_uuid)
-    _update_used(conn, _give_back, host_id, {name: -amount for name, amount in resources.items()})
+    _update(conn, _change, host_id, resources, holders=1, building=0)
     held = {"instance_uuid": instance_uuid, "host_id": host_id, "job_uuid": None, "created_at": now()}
     rows = [held | {"resource_class": name, "amount": amount} for name, amount in sorted(resources.items())]
     if rows:
@@ -113,14 +135,15 @@ def record(conn: Connection, *, instance_uuid: str, host_id: int, resources: Map
 
 
 def recount(conn: Connection, host_id: int, resource_class: str) -> int:
-    """Set what is used of a host's resource to the sum of its allocations; answers it. For reconciliation."""
+    """Set what is used of a host's resource, and by how many, to what its allocations say; answers the sum. For reconciliation."""
     here = sa.and_(inventories.c.host_id == host_id, inventories.c.resource_class == resource_class)
     # Claims change this row before they write allocations: with the lock on it, the sum that is read next is whole.
     conn.execute(sa.select(inventories.c.used).where(here).with_for_update()).first()
     theirs = sa.and_(allocations.c.host_id == host_id, allocations.c.resource_class == resource_class)
-    used = int(conn.execute(sa.select(sa.func.coalesce(sa.func.sum(allocations.c.amount), 0)).where(theirs)).scalar_one())
-    conn.execute(sa.update(inventories).where(here).values(used=used))
-    return used
+    total = sa.func.coalesce(sa.func.sum(allocations.c.amount), 0)
+    used, holders, building = conn.execute(sa.select(total, sa.func.count(), sa.func.count(allocations.c.job_uuid)).where(theirs)).one()
+    conn.execute(sa.update(inventories).where(here).values(used=int(used), holders=holders, building=building))
+    return int(used)
 
 
 def held_by(conn: Connection, instance_uuid: str) -> Claim | None:
@@ -148,8 +171,9 @@ def list_for_host(conn: Connection, host_id: int) -> list[Claim]:
     return [Claim(instance_uuid, host_id, resources, jobs[instance_uuid]) for instance_uuid, resources in found.items()]
 
 
-def _update_used(conn: Connection, statement: sa.Update, host_id: int, resources: Mapping[str, int]) -> int:
-    parameters = [{"b_host_id": host_id, "b_resource_class": name, "b_amount": amount} for name, amount in sorted(resources.items())]
+def _update(conn: Connection, statement: sa.Update, host_id: int, resources: Mapping[str, int], *, holders: int, building: int) -> int:
+    same = {"b_host_id": host_id, "b_holders": holders, "b_building": building}
+    parameters = [same | {"b_resource_class": name, "b_amount": amount} for name, amount in sorted(resources.items())]
     return conn.execute(statement, parameters).rowcount
 
 

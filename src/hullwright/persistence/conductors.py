@@ -36,10 +36,10 @@ def living(connection: Connection) -> sa.Select[Any]:
     return sa.select(conductors.c.id).where(conductors.c.expires_at > clock(connection))
 
 
-def turn(connection: Connection, id: str) -> float:
-    """A conductor's place among the living ones, 0 to 1: each has another, and one alone has 0."""
+def turn(connection: Connection, id: str) -> tuple[int, int]:
+    """A conductor's number among the living ones, from 0, and how many they are. One alone, or one that is not among them: (0, 1)."""
     ids = sorted(connection.execute(living(connection)).scalars())
-    return ids.index(id) / len(ids) if id in ids else 0.0
+    return (ids.index(id), len(ids)) if id in ids else (0, 1)
 
 
 def hold_lapsed(connection: Connection) -> list[str]:

@@ -18,6 +18,7 @@ from hullwright.objects.flavors import Flavor
 from hullwright.objects.instances import Instance, RequestSpec
 from hullwright.objects.states import TaskState, VmState
 from hullwright.persistence.database import now
+from hullwright.persistence.models.changes import NextChange
 from hullwright.persistence.models.instances import instances
 
 _FIELDS = tuple(Instance.__dataclass_fields__)
@@ -136,7 +137,8 @@ def _transition(expected: tuple[TaskState | None, ...], vm_states: tuple[VmState
     )
     if vm_states is not None:
         statement = statement.where(instances.c.vm_state.in_(vm_states))
-    return statement.values({name: sa.bindparam(name) for name in columns})
+    changed = {"changed": NextChange()} if "host" in columns else {}
+    return statement.values({name: sa.bindparam(name) for name in columns} | changed)
 
 
 def _is_one_of(expected: Sequence[TaskState | None]) -> sa.ColumnElement[bool]:

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hullwright.objects.hosts import HostFacts
 from hullwright.scheduler.aggregates import AggregateColumns
+
+if TYPE_CHECKING:
+    from hullwright.scheduler.image_tally import ImageTally
 
 Mask = NDArray[np.bool_]
 Floats = NDArray[np.float64]
@@ -111,6 +114,9 @@ class Sets:
         self.holders = {word: holders[mask] for word, holders in self.holders.items()}
 
 
+_AMOUNTS = ("usable", "capacity", "used", "holders", "building")
+
+
 class Resource:
     """One resource class on all hosts; zeros where a host has none of it."""
 
@@ -119,6 +125,8 @@ class Resource:
         self.usable: Integers = np.zeros(size, dtype=np.int64)  # total - reserved: the most that one instance may have
         self.capacity: Floats = np.zeros(size)  # usable x allocation ratio: the most that all instances together may have
         self.used: Integers = np.zeros(size, dtype=np.int64)  # claimed, or chosen here and about to be claimed
+        self.holders: Integers = np.zeros(size, dtype=np.int64)  # instances that hold of it
+        self.building: Integers = np.zeros(size, dtype=np.int64)  # those of them that are being built
 
     @property
     def free(self) -> Floats:
@@ -132,11 +140,13 @@ class Resource:
 
     def resize(self, size: int) -> None:
         """Make room for hosts at the end."""
-        self.usable, self.capacity, self.used = (_resized(a, size) for a in (self.usable, self.capacity, self.used))
+        for name in _AMOUNTS:
+            setattr(self, name, _resized(getattr(self, name), size))
 
     def keep(self, mask: Mask) -> None:
         """Drop the other hosts."""
-        self.usable, self.capacity, self.used = self.usable[mask], self.capacity[mask], self.used[mask]
+        for name in _AMOUNTS:
+            setattr(self, name, getattr(self, name)[mask])
 
 
 _PLAIN = (
@@ -168,7 +178,9 @@ class Columns:
         self.probed_at: Floats = np.zeros(0)  # when a quarantined host was last probed; 0: not in quarantine
         self.quarantine_reasons: dict[int, str] = {}  # by host id
         self.hypervisor_version: Integers = np.zeros(0, dtype=np.int64)
-        self.instance_counts: Integers = np.zeros(0, dtype=np.int64)  # this and the next when something needs them: `surroundings`
+        self.instance_counts: Integers = np.zeros(
+            0, dtype=np.int64
+        )  # this and the next with what was chosen here and is about to be claimed
         self.io_ops: Integers = np.zeros(0, dtype=np.int64)  # builds under way
         self.availability_zone = Labels()
         self.cpu_arch = Labels()
@@ -183,6 +195,8 @@ class Columns:
         self.resources: dict[str, Resource] = {}
         self.aggregates = AggregateColumns()
         self.arrivals = 0  # hosts that ever came
+        self.layout = 0  # grows whenever hosts come, or others move up to their positions
+        self.image_tally: ImageTally | None = None  # when something needs it: `surroundings`
         self.image_holders: dict[str, set[int]] = {}  # image id -> ids of the hosts where it lies
         self._images: dict[int, tuple[str, ...]] = {}  # the same, by host id
         self._position_by_id: dict[int, int] = {}
@@ -245,6 +259,7 @@ class Columns:
         if new:
             size = len(self) + len(new)
             self.arrivals += len(new)
+            self.layout += 1
             for name in _PLAIN:
                 setattr(self, name, _resized(getattr(self, name), size))
             for part in self._parts():
@@ -258,6 +273,7 @@ class Columns:
     def drop(self, host_ids: Collection[int]) -> None:
         """Forget hosts; those that follow move up."""
         mask = ~np.isin(self.ids, list(host_ids))
+        self.layout += 1
         for host_id in host_ids:
             self._put_images(host_id, ())
         self.quarantine_reasons = {key: reason for key, reason in self.quarantine_reasons.items() if key not in host_ids}
@@ -269,13 +285,23 @@ class Columns:
         self._position_by_id = {int(host_id): position for position, host_id in enumerate(self.ids)}
         self._position_by_name = {name: position for position, name in enumerate(self.names)}
 
-    def set_resource(self, resource_class: str, positions: Any, total: Any, reserved: Any, ratio: Any, used: Any) -> None:
+    def set_resource(
+        self, resource_class: str, positions: Any, total: Any, reserved: Any, ratio: Any, used: Any, holders: Any = 0, building: Any = 0
+    ) -> None:
         """Set one resource class of the hosts at `positions`; the other hosts keep theirs."""
         resource = self.resources.setdefault(resource_class, Resource(len(self)))
         usable = np.subtract(total, reserved)
         resource.usable[positions] = usable
         resource.capacity[positions] = usable * np.asarray(ratio)
         resource.used[positions] = used
+        resource.holders[positions] = holders
+        resource.building[positions] = building
+
+    def count_instances(self, positions: Any) -> None:
+        """Count the instances of the hosts at `positions`, and those being built, by the resource that most of them hold."""
+        if self.resources:
+            self.instance_counts[positions] = np.maximum.reduce([each.holders[positions] for each in self.resources.values()])
+            self.io_ops[positions] = np.maximum.reduce([each.building[positions] for each in self.resources.values()])
 
     def _parts(self) -> list[Labels | Sets | Resource | AggregateColumns]:
         words: list[Labels | Sets | Resource | AggregateColumns] = [

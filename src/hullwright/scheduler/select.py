@@ -31,6 +31,7 @@ from hullwright.scheduler.weighers import Weigher
 REASONS_MAX = 12  # told in a report; the hosts of the rest are counted together
 SAMPLE_MAX = 5  # hosts named per reason
 CANDIDATES_MAX = 10  # hosts named with their weights
+_ROUNDING = 1e-9
 _MANY, _BLOCK = 4096, 64  # from so many weights on, and in blocks of so many, the best are looked for
 
 _ALWAYS = Filter("destination", destination.check)
@@ -79,16 +80,17 @@ class Scheduler:
         # Counts cost their reading: a weigher that counts nowhere by configuration asks for none.
         needs = {need for each in self._filters for need in each.needs}
         needs |= {need for each in self._weighers if each.multiplier for need in each.needs}
-        self._surroundings = Surroundings(db, needs)
+        self._surroundings = Surroundings(db, needs, conf.scheduler.image_props_weight_setting)
         self._lock = threading.Lock()
-        # Where among hosts of the same weight this scheduler begins, 0 to 1. Schedulers that run side by side are given one each: else
-        # all of them would choose the same hosts until they see each other's claims.
-        self.turn = 0.0
+        # Its number among the schedulers that run side by side, and how many they are. Each has hosts that it prefers among those that are
+        # about as good: else all would choose the same ones until they see each other's claims.
+        self.turn = (0, 1)
 
-    def select(self, spec: RequestSpec, tried: Mapping[str, str], *, fresh: bool = False) -> Selection:
+    def select(self, spec: RequestSpec, tried: Mapping[str, str], *, fresh: bool = False, patient: bool = False) -> Selection:
         """Choose a host for `spec`, none of `tried` (host -> why it failed there), and alternates for when it fills up meanwhile.
 
-        `fresh`: read the hosts anew first, as after a claim that was lost.
+        `fresh`: read the hosts anew first, as after a claim that was lost. `patient`: for who can come again, what is in flight counts as
+        used even when nothing else is left.
 
         Raises: NoValidHost, with the reasons as its text and the whole `report`. It is never said on an old view.
         """
@@ -103,9 +105,9 @@ class Scheduler:
                 self._surroundings.refresh(hosts)
             outcome = self._filter(hosts, request)
             is_certain = was_read and not self._snapshot.has_choices() and not self._relations.has_choices(spec)
-            if not outcome.passing.any() and not is_certain:
+            if not outcome.passing.any() and not is_certain and not (patient and was_read):
                 self._snapshot.refresh(0.0, count_choices=False)
-                self._surroundings.refresh(hosts, count_choices=False)
+                self._surroundings.refresh(hosts)
                 request = replace(request, relations=self._relations.read(spec, count_choices=False))
                 outcome = self._filter(hosts, request)
             if not outcome.passing.any():
@@ -113,7 +115,7 @@ class Scheduler:
             selection = self._choose(hosts, request, weigh(hosts, request, outcome.passing, self._weighers), outcome)
             probe_at = None if selection.probe_before is None else request.at
             self._relations.note_choice(spec, selection.host_id)
-            self._surroundings.note_choice(hosts, spec.instance_uuid, selection.host_id)
+            self._surroundings.note_choice(spec, selection.host)
             self._snapshot.note_choice(spec.instance_uuid, selection.host_id, request.resources, probe_at)
         return selection
 
@@ -128,7 +130,7 @@ class Scheduler:
             self._surroundings.refresh(hosts)
             request = Request(spec, spec.resources(), {}, now(), self._conf, self._relations.read(spec))
             outcome = self._filter(hosts, request)
-            weighed = Weighed(np.zeros(0), {})
+            weighed = Weighed(np.zeros(0), {}, 0.0)
             if outcome.passing.any():
                 weighed = weigh(hosts, request, outcome.passing, self._weighers)
                 report = self._choose(hosts, request, weighed, outcome).report
@@ -149,13 +151,14 @@ class Scheduler:
     def _choose(self, hosts: Columns, request: Request, weighed: Weighed, outcome: Outcome) -> Selection:
         spec, options, weights = request.spec, self._conf.scheduler, weighed.total
         wanted = max(spec.max_attempts, options.host_subset_size, CANDIDATES_MAX)
-        order = best(weights, wanted, self.turn)
-        if options.shuffle_best_same_weighed_hosts:
-            equals = np.flatnonzero(weights == weights[order[0]])
-            first = int(random.choice(equals))
-            order = np.concatenate(([first], order[order != first]))
-        chosen = int(order[random.randrange(min(options.host_subset_size, len(order)))]) if options.host_subset_size > 1 else int(order[0])
         positions = np.flatnonzero(outcome.passing)
+        number, count = self.turn
+        order = best(weights, wanted, number / count)
+        if options.shuffle_best_same_weighed_hosts:
+            order = _put_first(order, int(random.choice(np.flatnonzero(weights == weights[order[0]]))))
+        elif count > 1 and options.host_subset_size == 1:
+            order = _put_first(order, of_turn(weighed, hosts.ids[positions], self.turn))
+        chosen = int(order[random.randrange(min(options.host_subset_size, len(order)))]) if options.host_subset_size > 1 else int(order[0])
         ordered = [int(positions[i]) for i in order]
         at = int(positions[chosen])
         others = [position for position in ordered if position != at and not hosts.probed_at[position]]  # a probe is no alternate
@@ -205,6 +208,7 @@ class Weighed:
 
     total: Floats
     parts: dict[str, Floats]  # by weigher; those that told hosts apart
+    step: float  # how much less a host weighs once it holds the request too; 0 when it weighs more then
 
     def host(self, name: str, at: int) -> WeighedHost:
         """One of them, for people."""
@@ -215,7 +219,7 @@ class Weighed:
 def weigh(hosts: Columns, request: Request, passing: Mask, chain: list[Weigher]) -> Weighed:
     """The weight of each passing host, and what each weigher gave to it."""
     positions = np.flatnonzero(passing)
-    total = np.zeros(len(positions))
+    total, change = np.zeros(len(positions)), 0.0
     parts: dict[str, Floats] = {}
     for each in chain:
         multiplier = each.multipliers(hosts)
@@ -226,12 +230,34 @@ def weigh(hosts: Columns, request: Request, passing: Mask, chain: list[Weigher])
         share = each.weigh(hosts, request)[positions].astype(float, copy=False)  # a copy already, which may be changed
         lowest, highest = float(share.min()), float(share.max())
         if highest > lowest:  # in place: with very many hosts, fresh arrays cost more than the sums
+            change += float(np.max(multiplier)) * each.taken(request) / (highest - lowest)
             share -= lowest
             share *= multiplier
             share /= highest - lowest
             parts[each.name] = share
             total += share
-    return Weighed(total, parts)
+    return Weighed(total, parts, max(0.0, -change))
+
+
+def of_turn(weighed: Weighed, host_ids: Integers, turn: tuple[int, int]) -> int:
+    """The position of the host that a scheduler takes which is one of several: of those about as good as the best, the best of its own.
+
+    About as good are hosts that differ by no more than the request itself makes: what others chose in this moment changes as much. So
+    schedulers do not meet, and none leaves its own hosts more than one such request fuller than others'. `turn`: its number, and how
+    many they are; with none of its own there, where it begins among the best ones.
+    """
+    number, count = turn
+    top = float(weighed.total.max())
+    near = np.flatnonzero(weighed.total >= top - weighed.step - _ROUNDING)
+    own = near[host_ids[near] % count == number]
+    if len(own):
+        return int(own[np.argmax(weighed.total[own])])
+    equals = np.flatnonzero(weighed.total == top)
+    return int(equals[len(equals) * number // count])
+
+
+def _put_first(order: Integers, first: int) -> Integers:
+    return np.concatenate(([first], order[order != first]))
 
 
 def best(weights: Floats, wanted: int, turn: float = 0.0) -> Integers:

@@ -49,13 +49,15 @@ _inventory = sa.select(
     inventories.c.reserved,
     inventories.c.allocation_ratio,
     inventories.c.used,
+    inventories.c.holders,
+    inventories.c.building,
 ).where(inventories.c.changed >= _since)
 _CLAIM = -1  # in place of a total: the row is not an inventory but a claim, and names its instance
 # In one statement with the inventories, so that a choice stops to count in the very reading in which its claim begins to.
 _inventory_and_claims = sa.union_all(
     _inventory,
     sa.select(
-        allocations.c.instance_uuid, allocations.c.host_id, sa.literal(_CLAIM), sa.literal(0), sa.literal(0.0, sa.Double), sa.literal(0)
+        allocations.c.instance_uuid, allocations.c.host_id, sa.literal(_CLAIM), sa.literal(0), _zero, *[sa.literal(0) for _ in range(3)]
     ).where(allocations.c.instance_uuid.in_(sa.bindparam("chosen_for", expanding=True))),
 )
 
@@ -163,6 +165,8 @@ class Snapshot:
         position = self.columns.position_of_id(choice.host_id)
         if position is None:
             return
+        self.columns.instance_counts[position] += sign
+        self.columns.io_ops[position] += sign
         for name, amount in choice.resources.items():
             if name in self.columns.resources:
                 self.columns.resources[name].used[position] += sign * amount
@@ -206,8 +210,10 @@ class Snapshot:
                 by_class.setdefault(row[0], []).append(row)
         for name, those in by_class.items():
             positions = self.columns.positions([row[1] for row in those])
-            numbers = [np.array([row[column] for row in those], dtype=np.float64 if column == 4 else np.int64) for column in (2, 3, 4, 5)]
+            numbers = [np.array([row[column] for row in those], dtype=np.float64 if column == 4 else np.int64) for column in range(2, 8)]
             self.columns.set_resource(name, positions, *numbers)
+        if by_class:
+            self.columns.count_instances(self.columns.positions(list({row[1] for those in by_class.values() for row in those})))
 
 
 def _row(row: Any) -> HostRow:

@@ -102,11 +102,13 @@ def _with_odd_amounts(view: View, placed: sa.ColumnElement[bool]) -> set[str]:
 
 
 def usage_miscounted(view: View) -> Iterator[Finding]:
-    """What is used of a host is the sum of its allocations."""
+    """What is used of a host is the sum of its allocations, and so many instances hold it and are being built as these are."""
     total = sa.func.coalesce(sa.func.sum(allocations.c.amount), 0)
-    key = (inventories.c.host_id, inventories.c.resource_class, inventories.c.used, hosts.c.name)
+    holders, building = sa.func.count(allocations.c.instance_uuid), sa.func.count(allocations.c.job_uuid)
+    counted = (inventories.c.used, inventories.c.holders, inventories.c.building)
+    key = (inventories.c.host_id, inventories.c.resource_class, hosts.c.name, *counted)
     query = (
-        sa.select(*key, total.label("total"))
+        sa.select(*key, total.label("total"), holders.label("its_holders"), building.label("its_builds"))
         .join(hosts, hosts.c.id == inventories.c.host_id)
         .outerjoin(
             allocations,
@@ -114,12 +116,15 @@ def usage_miscounted(view: View) -> Iterator[Finding]:
         )
         .where(view.about(hosts.c.name + " " + inventories.c.resource_class))
         .group_by(*key)
-        .having(inventories.c.used != total)
+        .having(sa.or_(inventories.c.used != total, inventories.c.holders != holders, inventories.c.building != building))
     )
     for row in view.conn.execute(query):
         evidence = f"{row.used} are counted as used, allocations sum up to {int(row.total)}"
+        if row.used == int(row.total):
+            evidence = f"{row.holders} instances and {row.building} builds are counted, there are {row.its_holders} and {row.its_builds}"
         data = {"host_id": row.host_id, "resource_class": row.resource_class}
-        mark = str(row.used - int(row.total))  # the same while others claim and release
+        # The same while others claim and release.
+        mark = f"{row.used - int(row.total)} {row.holders - row.its_holders} {row.building - row.its_builds}"
         yield Finding("usage_miscounted", f"{row.name} {row.resource_class}", evidence, row.name, mark=mark, data=data)
 
 

@@ -8,7 +8,7 @@ from hullwright.flows import host_failures
 from hullwright.flows.context import RunContext
 from hullwright.flows.step import Step
 from hullwright.objects.states import AttemptState, PowerState, TaskState, VmState
-from hullwright.persistence import actions, attempts, instances
+from hullwright.persistence import actions, allocations, attempts, instances
 from hullwright.persistence.database import now
 
 
@@ -34,6 +34,7 @@ class Activate(Step):
                 power_state=PowerState.RUNNING,
                 launched_at=now(),
             )
+            allocations.end_build(connection, run.instance_uuid)
             attempts.end(connection, run.job.uuid, attempt, AttemptState.SUCCEEDED)
             actions.finish(connection, run.job.uuid, failed=False)
             host_failures.clear(connection, host)

@@ -1,4 +1,4 @@
-"""The column `changed`: a number that orders what happened to hosts, so that a scheduler reads only what it has not seen.
+"""The column `changed`: a number that orders what happened to hosts and to instances on them, so that a scheduler reads only news.
 
 A row's number is taken by the very statement that writes the row. A reader asks for the `horizon` first, then for the rows whose number is
 at least that of its last horizon. Whatever was not to be seen when a horizon was taken will have a number that is at least as large:
@@ -18,8 +18,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 
-# The largest number so far plus one. A removed host leaves its number in `removed_hosts`: numbers never go back.
-TABLES = ("hosts", "inventories", "removed_hosts")
+# The largest number so far plus one. Numbers never go back: a removed host leaves its own in `removed_hosts`, instances stay as records.
+TABLES = ("hosts", "inventories", "removed_hosts", "instances")
 _LARGEST = " UNION ALL ".join(f"SELECT max(changed) AS n FROM {name}" for name in TABLES)
 _ONE_MORE = f"(SELECT coalesce(max(n), 0) + 1 FROM ({_LARGEST}))"
 

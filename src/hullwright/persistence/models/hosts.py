@@ -73,6 +73,9 @@ inventories = Table(
     Column("allocation_ratio", Double, nullable=False, default=1.0),
     # The sum of the host's allocations, kept by the claim's own statement: a claim costs the same on a full host as on an empty one.
     Column("used", BigInteger, nullable=False, default=0),
+    # How many instances hold of it, and how many of those are being built; kept by the same statement.
+    Column("holders", Integer, nullable=False, default=0),
+    Column("building", Integer, nullable=False, default=0),
     changed_column(),
     PrimaryKeyConstraint("host_id", "resource_class"),
     CheckConstraint("used >= 0", name="used_not_negative"),
@@ -85,7 +88,7 @@ allocations = Table(
     Column("host_id", BigInteger, ForeignKey("hosts.id"), nullable=False),
     Column("resource_class", String(64), nullable=False),
     Column("amount", BigInteger, nullable=False),
-    Column("job_uuid", String(36)),  # the build that claimed it
+    Column("job_uuid", String(36)),  # the build that claimed it, until it has succeeded
     time_column("created_at"),
     PrimaryKeyConstraint("instance_uuid", "resource_class"),
     Index("ix_allocations_host", "host_id"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Boolean, Column, Double, ForeignKey, Index, Integer, String, Table, Text, UniqueConstraint
+from sqlalchemy import BigInteger, Boolean, Column, Double, ForeignKey, Index, Integer, String, Table, Text, UniqueConstraint
 
 from hullwright.persistence.models.base import Json, key, metadata, time_column, uuid_key
 
@@ -45,11 +45,14 @@ instances = Table(
     time_column("launched_at", nullable=True),
     time_column("terminated_at", nullable=True),
     time_column("deleted_at", nullable=True),
+    # Of its host, and of nothing else: taken when it gets one, or has none any more.
+    Column("changed", BigInteger, nullable=False, default=0),
     # Lists are by project, newest first, living ones only: the index answers them without a sort.
     Index("ix_instances_project", "project_id", "deleted_at", "created_at", "id"),
     Index("ix_instances_listing", "deleted_at", "created_at", "id"),
     Index("ix_instances_host", "host"),
     Index("ix_instances_updated", "updated_at"),
+    Index("ix_instances_changed", "changed"),
 )
 
 instance_faults = Table(

@@ -7,9 +7,6 @@ from collections.abc import Iterator
 from hullwright.scheduler.columns import Columns
 from hullwright.scheduler.filters import Verdict
 from hullwright.scheduler.request import Request
-from hullwright.scheduler.surroundings import IO_OPS
-
-NEEDS = (IO_OPS,)
 
 
 def check(hosts: Columns, request: Request) -> Iterator[Verdict]:

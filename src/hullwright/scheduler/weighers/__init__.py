@@ -11,6 +11,12 @@ The numbers of the hosts that fit are brought to 0..1 (all equal: 0), multiplied
 is tried first. Others bring their own by an entry point in the group `hullwright.weighers`, naming a module with these two; without
 MULTIPLIER it counts once. `NEEDS` names what is read for it only then (`surroundings`). An aggregate with metadata of the option's name
 says how much it counts for its hosts; the least number of a host's aggregates holds.
+
+    def taken(request: Request) -> float:
+        return -request.resources.get("MEMORY_MB", 0)
+
+A weigher may tell how much its number for a host changes when the host takes the request (default: not at all). Hosts that differ by no
+more are about as good, and several conductors share them (`select.of_turn`).
 """
 
 from __future__ import annotations
@@ -32,6 +38,7 @@ ALIASES = {
     "nova.scheduler.weights.io_ops.IoOpsWeigher": "io_ops",
     "nova.scheduler.weights.num_instances.NumInstancesWeigher": "num_instances",
     "nova.scheduler.weights.hypervisor_version.HypervisorVersionWeigher": "hypervisor_version",
+    "nova.scheduler.weights.image_props.ImagePropertiesWeigher": "image_properties",
     "nova.scheduler.weights.affinity.ServerGroupSoftAffinityWeigher": "soft_affinity",
     "nova.scheduler.weights.affinity.ServerGroupSoftAntiAffinityWeigher": "soft_anti_affinity",
 }
@@ -46,6 +53,7 @@ class Weigher:
     multiplier: float
     option: str | None = None  # metadata of this name in a host's aggregates is its multiplier there
     needs: tuple[str, ...] = ()
+    taken: Callable[[Request], float] = lambda request: 0.0
 
     def multipliers(self, hosts: Columns) -> Any:
         """How much it counts: one number, or one for each host when aggregates say so."""
@@ -61,5 +69,6 @@ def load(names: list[str], conf: Any) -> list[Weigher]:
     for name, module in plugins.load("weighers", names, ALIASES):
         option = getattr(module, "MULTIPLIER", None)
         multiplier = conf.scheduler[option] if option else 1.0
-        found[name] = Weigher(name, module.weigh, multiplier, option, tuple(getattr(module, "NEEDS", ())))
+        more = {"taken": module.taken} if hasattr(module, "taken") else {}
+        found[name] = Weigher(name, module.weigh, multiplier, option, tuple(getattr(module, "NEEDS", ())), **more)
     return list(found.values())

@@ -11,3 +11,8 @@ MULTIPLIER = "cpu_weight_multiplier"
 def weigh(hosts: Columns, request: Request) -> Floats:
     """Free virtual CPUs, allocation ratio counted."""
     return hosts.resource("VCPU").free
+
+
+def taken(request: Request) -> float:
+    """What the request takes."""
+    return -float(request.resources.get("VCPU", 0))

@@ -11,3 +11,8 @@ MULTIPLIER = "disk_weight_multiplier"
 def weigh(hosts: Columns, request: Request) -> Floats:
     """Free disk in GB, allocation ratio counted."""
     return hosts.resource("DISK_GB").free
+
+
+def taken(request: Request) -> float:
+    """What the request takes."""
+    return -float(request.resources.get("DISK_GB", 0))

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from hullwright.scheduler.columns import Columns, Floats
 from hullwright.scheduler.request import Request
-from hullwright.scheduler.surroundings import IO_OPS
 
 MULTIPLIER = "io_ops_weight_multiplier"
-NEEDS = (IO_OPS,)
 
 
 def weigh(hosts: Columns, request: Request) -> Floats:
     """Builds under way."""
     return hosts.io_ops.astype(float)
+
+
+def taken(request: Request) -> float:
+    """It is one more."""
+    return 1.0

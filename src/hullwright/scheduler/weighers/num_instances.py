@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from hullwright.scheduler.columns import Columns, Floats
 from hullwright.scheduler.request import Request
-from hullwright.scheduler.surroundings import INSTANCES
 
 MULTIPLIER = "num_instances_weight_multiplier"
-NEEDS = (INSTANCES,)
 
 
 def weigh(hosts: Columns, request: Request) -> Floats:
     """Instances there."""
     return hosts.instance_counts.astype(float)
+
+
+def taken(request: Request) -> float:
+    """It is one more."""
+    return 1.0

@@ -11,3 +11,8 @@ MULTIPLIER = "ram_weight_multiplier"
 def weigh(hosts: Columns, request: Request) -> Floats:
     """Free memory in MB, allocation ratio counted."""
     return hosts.resource("MEMORY_MB").free
+
+
+def taken(request: Request) -> float:
+    """What the request takes."""
+    return -float(request.resources.get("MEMORY_MB", 0))

@@ -213,10 +213,12 @@ def upgrade() -> None:
         sa.Column("launched_at", sa.Double(), nullable=True),
         sa.Column("terminated_at", sa.Double(), nullable=True),
         sa.Column("deleted_at", sa.Double(), nullable=True),
+        sa.Column("changed", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_instances")),
         sa.UniqueConstraint("uuid", name=op.f("uq_instances_uuid")),
     )
     with op.batch_alter_table("instances", schema=None) as batch_op:
+        batch_op.create_index("ix_instances_changed", ["changed"], unique=False)
         batch_op.create_index("ix_instances_host", ["host"], unique=False)
         batch_op.create_index("ix_instances_listing", ["deleted_at", "created_at", "id"], unique=False)
         batch_op.create_index("ix_instances_project", ["project_id", "deleted_at", "created_at", "id"], unique=False)
@@ -246,6 +248,8 @@ def upgrade() -> None:
         sa.Column("finished_at", sa.Double(), nullable=True),
         sa.Column("not_before", sa.Double(), nullable=False),
         sa.Column("deadline_at", sa.Double(), nullable=True),
+        sa.Column("waiting_since", sa.Double(), nullable=True),
+        sa.Column("waits_for", sa.String(length=40), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_jobs")),
         sa.UniqueConstraint("uuid", name=op.f("uq_jobs_uuid")),
     )
@@ -259,6 +263,13 @@ def upgrade() -> None:
             postgresql_where=sa.text("state IN ('queued', 'running')"),
         )
         batch_op.create_index("ix_jobs_owner", ["owner"], unique=False)
+        batch_op.create_index(
+            "ix_jobs_waiting",
+            ["waits_for", "id"],
+            unique=False,
+            sqlite_where=sa.text("waits_for IS NOT NULL"),
+            postgresql_where=sa.text("waits_for IS NOT NULL"),
+        )
 
     op.create_table(
         "key_pairs",
@@ -463,6 +474,8 @@ def upgrade() -> None:
         sa.Column("reserved", sa.BigInteger(), nullable=False),
         sa.Column("allocation_ratio", sa.Double(), nullable=False),
         sa.Column("used", sa.BigInteger(), nullable=False),
+        sa.Column("holders", sa.Integer(), nullable=False),
+        sa.Column("building", sa.Integer(), nullable=False),
         sa.Column("changed", sa.BigInteger(), nullable=False),
         sa.CheckConstraint("used >= 0", name="used_not_negative"),
         sa.ForeignKeyConstraint(["host_id"], ["hosts.id"], name=op.f("fk_inventories_host_id_hosts"), ondelete="CASCADE"),
