@@ -453,6 +453,21 @@ def test_hints_are_kept_whatever_they_are_but_a_group_must_exist(api: Api, world
     assert api.post("/servers", body).status == 400
 
 
+def test_how_long_a_build_may_wait_for_room_is_a_hint_or_the_configurations_word(sqlite_api: Api, small_world: World) -> None:
+    def wait_of(uuid: str) -> int:
+        with sqlite_api.db.read() as conn:
+            return instances.get(conn, uuid).spec.wait_seconds
+
+    assert wait_of(create(sqlite_api, small_world)) == 0
+    for hint in (90, "90"):
+        body = server_body(small_world) | {"os:scheduler_hints": {"wait_for_capacity": hint}}
+        assert wait_of(sqlite_api.post("/servers", body).json["server"]["id"]) == 90
+    for hint in (-1, "soon", 1.5, True, 86_401, [60]):
+        body = server_body(small_world) | {"os:scheduler_hints": {"wait_for_capacity": hint}}
+        answer = sqlite_api.post("/servers", body)
+        assert (answer.status, answer.fault[1].split("'")[0]) == (400, "Invalid scheduler hint wait_for_capacity "), hint
+
+
 def test_a_requested_host_goes_through_filters_and_a_forced_one_does_not(sqlite_api: Api, small_world: World) -> None:
     with_host = create(sqlite_api, small_world, host="host1")
     forced = create(sqlite_api, small_world, availability_zone=":host1")

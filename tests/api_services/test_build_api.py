@@ -173,7 +173,30 @@ def test_builds_are_listed_newest_first_filtered_and_paged(
     assert listed(first["next"].partition("?")[2]) == ids[2:]
 
 
-@pytest.mark.parametrize("query", ["state=unknown", "limit=many"])
+def test_a_build_that_waits_for_room_tells_its_place(
+    api: testing.TestClient, member_api: testing.TestClient, db: Database, make_instance: Callable[..., str]
+) -> None:
+    first, second, other = [Recorder(db, make_instance()) for _ in range(3)]
+    wait = {"waits_for": "the same", "waiting_since": 1000.0, "not_before": 4600.0}
+    for each in (first, second):
+        each.tell((1, "select_host", "RUNNING"), **wait)
+        each.tell((1, "select_host", "WAITING"), result={"reason": "0 of 1 host fit: host-1 is full.", "until": 4600.0})
+    listed = api.simulate_get("/v1/builds", query_string="waiting=true").json["builds"]
+    assert [(build["id"], build["waiting"]["place"], build["waiting"]["of"]) for build in listed] == [(second.job, 2, 2), (first.job, 1, 2)]
+    assert listed[0]["waiting"]["since"] == "1970-01-01T00:16:40.000000Z"
+    assert listed[0]["waiting"]["until"] == "1970-01-01T01:16:40.000000Z"
+    shown = api.simulate_get(f"/v1/builds/{first.job}").json["build"]
+    assert (shown["waiting"]["place"], shown["current_step"]["state"]) == (1, "WAITING")
+    assert shown["events"][-1]["result"] == {"reason": "0 of 1 host fit: host-1 is full.", "until": "1970-01-01T01:16:40.000000Z"}
+    users = member_api.simulate_get(f"/v1/builds/{first.job}").json["build"]
+    assert users["events"][-1]["result"] == {"reason": None, "until": "1970-01-01T01:16:40.000000Z"}
+    assert api.simulate_get(f"/v1/builds/{other.job}").json["build"]["waiting"] is None
+    first.tell((1, "select_host", "RESUMED"), state="running", waits_for="the same", not_before=0.0)
+    looking = api.simulate_get(f"/v1/builds/{first.job}").json["build"]
+    assert (looking["waiting"]["until"], looking["current_step"]["state"], looking["current_step"]["resumed"]) == (None, "RUNNING", 0)
+
+
+@pytest.mark.parametrize("query", ["state=unknown", "limit=many", "waiting=perhaps"])
 def test_a_list_asked_for_wrongly_is_refused_in_the_build_apis_form(api: testing.TestClient, query: str) -> None:
     result = api.simulate_get("/v1/builds", query_string=query)
     assert result.status_code == 400

@@ -77,6 +77,16 @@ def test_a_step_that_a_crash_cut_off_goes_on_in_the_same_run() -> None:
     assert (run.resumed, run.state, run.seconds()) == (1, "SUCCESS", 12)
 
 
+def test_a_wait_for_room_is_told_and_is_no_crash() -> None:
+    begun = (1, "select_host", "RUNNING", 0), (1, "select_host", "WAITING", 1)
+    history = History().apply_all(events(*begun, result={"until": "2030-01-01T00:00:00Z", "reason": "0 of 1 host fit."}))
+    (run,) = history.runs
+    assert (run.state, run.note) == ("WAITING", "for room until 2030-01-01T00:00:00Z (0 of 1 host fit.)")
+    told = events(*begun, (1, "select_host", "RESUMED", 5), (1, "select_host", "SUCCESS", 6))
+    (run,) = history.apply_all(told).runs
+    assert (run.state, run.note, run.resumed, run.seconds()) == ("SUCCESS", "", 0, 6)
+
+
 def test_an_event_told_twice_counts_once() -> None:
     told = events((1, "claim", "RUNNING", 0), (1, "claim", "SUCCESS", 1))
     history = History().apply_all(told).apply_all(told)

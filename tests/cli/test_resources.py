@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,23 @@ def test_a_server_that_fits_nowhere_says_why_and_exits_1(furnished: Installation
     assert line.startswith("hullwright: Server vm2 could not be built: No valid host was found.")
     assert "server timeline" in line
     furnished.ok("server", "delete", "--wait", "vm2")
+
+
+def test_a_server_that_waits_for_room_stands_in_the_queue_until_there_is_some(furnished: Installation) -> None:
+    (host,) = furnished.json("host", "list")
+    furnished.ok("host", "disable", host["Name"], "--reason", "no room today")
+    arguments = ("--image", "img", "--flavor", "tiny", "--wait-for-capacity", "600", "--no-wait")
+    made = [furnished.json("server", "create", name, *arguments)["ID"] for name in ("first", "second")]
+    deadline = time.monotonic() + 30
+    while len(queue := furnished.json("server", "queue")) < 2:
+        assert time.monotonic() < deadline, queue
+    assert [(entry["Place"], entry["ID"], entry["Name"]) for entry in queue] == [(1, made[0], "first"), (2, made[1], "second")]
+    timeline = furnished.json("server", "timeline", "first")
+    assert (timeline[-1]["Step"], timeline[-1]["State"]) == ("select_host", "WAITING")
+    furnished.ok("host", "enable", host["Name"])
+    while furnished.json("server", "queue"):
+        assert time.monotonic() < deadline
+    furnished.ok("server", "delete", "--wait", *made)
 
 
 def test_a_server_made_without_waiting_answers_at_once(furnished: Installation) -> None:

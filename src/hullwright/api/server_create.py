@@ -74,6 +74,7 @@ def prepare(context: ApiContext, req: falcon.Request, body: Mapping[str, Any]) -
         key_data = _key_data(conn, server.get("key_name"), who)
         if hints.get("group"):
             hints = {**hints, "group": _group(conn, hints["group"], who)}
+    wait_seconds = _wait_seconds(hints.get("wait_for_capacity"), context.conf.scheduler)
     reservation_id = "r-" + "".join(random.choices(_LOWER, k=8))
     at = now()
     found_image = image or disks.root_image
@@ -100,6 +101,7 @@ def prepare(context: ApiContext, req: falcon.Request, body: Mapping[str, Any]) -
             scheduler_hints=hints,
             config_drive=config_drive,
             max_attempts=context.conf.scheduler.max_attempts,
+            wait_seconds=wait_seconds,
         )
         batch.append(
             Instance(
@@ -248,6 +250,18 @@ def _group(conn: Connection, uuid: str, who: Caller) -> str:
     if group.project_id != who.project_id:
         raise BadRequest(ServerGroupNotFound(id=uuid).text)
     return group.uuid
+
+
+def _wait_seconds(hint: Any, options: Any) -> int:
+    """How long the build may wait for room, by its request or by the configuration."""
+    if hint is None:
+        return int(options.wait_for_capacity)
+    text = str(hint)
+    if not (text.isascii() and text.isdigit()) or len(text) > 9:
+        raise BadRequest(f"Invalid scheduler hint wait_for_capacity '{text}': say for how many seconds the build may wait for room.")
+    if int(text) > options.max_wait_for_capacity:
+        raise BadRequest(f"Invalid scheduler hint wait_for_capacity '{text}': at most {options.max_wait_for_capacity} seconds are allowed.")
+    return int(text)
 
 
 def _key_data(conn: Connection, name: str | None, who: Caller) -> str | None:

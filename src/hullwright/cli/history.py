@@ -27,7 +27,7 @@ class Run:
     started_at: float
     ended_at: float | None = None
     host: str | None = None
-    note: str = ""  # why it failed
+    note: str = ""  # why it failed, or waits
     resumed: int = 0  # how often a conductor took it up again after a crash
     done: int = 0  # of a long step
     total: int = 0
@@ -65,9 +65,14 @@ class History:
             return None
         run = self._latest(event["attempt"], step)
         if state == StepState.RESUMED:
-            if run is not None:
+            if run is not None and run.state == StepState.WAITING:
+                run.state, run.note = StepState.RUNNING, ""  # it looks again whether there is room
+            elif run is not None:
                 run.resumed += 1
                 run.ended_at = None
+            return run
+        if state == StepState.WAITING and run is not None:
+            run.state, run.note = state, _wait(event.get("result"))
             return run
         undo = state in _UNDOING
         if state in (StepState.RUNNING, StepState.REVERTING) and run is not None and run.ended_at is None and run.undo == undo:
@@ -99,6 +104,13 @@ class History:
 
     def _latest(self, attempt: int, step: str) -> Run | None:
         return next((run for run in reversed(self.runs) if run.attempt == attempt and run.step == step), None)
+
+
+def _wait(result: Any) -> str:
+    """Until when it waits, and what for."""
+    told = result if isinstance(result, Mapping) else {}
+    parts = ("for room", f"until {told['until']}" if told.get("until") else "", f"({told['reason']})" if told.get("reason") else "")
+    return " ".join(part for part in parts if part)
 
 
 def _note(result: Any) -> str:

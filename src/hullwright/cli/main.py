@@ -52,6 +52,7 @@ COMMANDS = {
     "server list": "servers:List",
     "server show": "servers:Show",
     "server delete": "servers:Delete",
+    "server queue": "queue:List",
     "server timeline": "servers:Timeline",
     "server console-log": "servers:ConsoleLog",
 }

@@ -92,6 +92,8 @@ class Create(ApiCommand, ShowOne):
         parser.add_argument("--availability-zone")
         parser.add_argument("--no-config-drive", action="store_true", help="give the guest no config drive")
         parser.add_argument("--property", type=pair, action="append", default=[], metavar="KEY=VALUE", help="metadata of the server")
+        waits = "for how long the build may wait for room when no host fits"
+        parser.add_argument("--wait-for-capacity", type=int, metavar="SECONDS", help=waits)
         parser.add_argument("--no-wait", action="store_true", help="answer as soon as the build is on record")
         parser.add_argument("--dry-run", action="store_true", help="say where it would go, and why; build nothing")
         return parser
@@ -99,6 +101,8 @@ class Create(ApiCommand, ShowOne):
     def take_action(self, parsed_args: argparse.Namespace) -> Table:
         """Post it, follow it, show it."""
         body = {"server": self._body(parsed_args)}
+        if parsed_args.wait_for_capacity is not None:
+            body["os:scheduler_hints"] = {"wait_for_capacity": parsed_args.wait_for_capacity}
         if parsed_args.dry_run:
             return placement.summary(self.client.post(http.EXPLAIN, body)["placement"])
         server = dict(self.client.post_once(http.COMPUTE + "/servers", body)["server"])

@@ -94,7 +94,7 @@ def _extent(run: Run) -> RenderableType:
     if run.resumed:
         remark = f"taken up again after a crash{' x' + str(run.resumed) if run.resumed > 1 else ''} {remark}"
     if not run.total:
-        return Text(remark, style="red" if run.note else "dim")
+        return Text(remark, style="red" if run.note and run.ended_at else "dim")
     grid = Table.grid(padding=(0, 1))
     bar = ProgressBar(total=run.total, completed=run.done, width=_BAR_COLUMNS)
     grid.add_row(bar, Text(f"{amount(run)} {remark}"))

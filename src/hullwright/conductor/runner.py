@@ -1,6 +1,7 @@
 """Drives one leased job to rest: builds or reloads its flow, runs it, and records how it ended.
 
-How a job can leave this module: done, reverted, stuck (with the evidence), given back to the queue, or lost to another conductor.
+How a job can leave this module: done, reverted, stuck (with the evidence), given back to the queue, left there to wait for room, or lost to
+another conductor.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from hullwright.conductor.engine import Graphs, ParallelEngine, SerialEngine
 from hullwright.flows import catalog
 from hullwright.flows.context import RunContext, Shared
 from hullwright.objects.builds import Job
-from hullwright.objects.errors import HullwrightError, HypervisorTimeout, JobUnloadable, LeaseLost, StoreUnavailable
+from hullwright.objects.errors import HullwrightError, HypervisorTimeout, JobUnloadable, LeaseLost, RoomAwaited, StoreUnavailable
 from hullwright.objects.states import JobState
 from hullwright.persistence import atoms, events, jobs
 from hullwright.persistence.database import DatabaseUnavailable, read_clock
@@ -78,6 +79,9 @@ class Runner:
                 return
             except (StoreUnavailable, DatabaseUnavailable) as error:
                 LOG.warning("Job %s waits for the database: %s", drive.job.uuid, error)
+            except RoomAwaited as error:
+                LOG.info("%s", error)
+                return
             except LeaseLost as error:
                 if not drive.is_abandoned:
                     LOG.warning("Job %s is not ours any more: %s", drive.job.uuid, error)

@@ -18,6 +18,7 @@ from hullwright.conductor.heartbeat import Heartbeat
 from hullwright.conductor.hosts import HostMonitor
 from hullwright.conductor.reconcile.caretaker import Caretaker
 from hullwright.conductor.runner import Drive, Runner
+from hullwright.conductor.waiting_room import WaitingRoom
 from hullwright.conf import database as database_options
 from hullwright.drivers.registry import Drivers
 from hullwright.flows.context import Shared
@@ -61,6 +62,7 @@ class Conductor:
         self._driving: dict[str, Drive] = {}  # by the job's uuid
         self._hosts = HostMonitor(db, conf, drivers.virt)
         self._caretaker = Caretaker(self.shared, self._wakeup)
+        self._waiting_room = WaitingRoom(self.shared, self._wakeup)
         self._look_for_orphans_at = 0.0
 
     # --- Life --------------------------------------------------------------------------------------------------------------
@@ -71,6 +73,7 @@ class Conductor:
         self._start_heartbeat()
         self._hosts.start()
         self._caretaker.start()
+        self._waiting_room.start()
         LOG.info("Conductor %s serves, up to %d jobs at a time", self._heartbeat.id, self._options.max_concurrent_jobs)
         try:
             while not self._stopping.is_set():
@@ -193,6 +196,7 @@ class Conductor:
             drive.abandon()
         if self._step_pool is not None:
             self._step_pool.shutdown(wait=False, cancel_futures=True)
+        self._waiting_room.stop()
         self._caretaker.stop()
         self._hosts.stop()
         self._heartbeat.stop()

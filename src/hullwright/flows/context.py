@@ -76,9 +76,9 @@ class RunContext:
         self.conf = shared.conf
         self.scheduler = shared.scheduler
         self.session = session
-        self.job: Job = session.job
         # Monotonic, so that a wall clock that is set meanwhile ends no build.
-        self._ends_at = math.inf if self.job.deadline_at is None else time.monotonic() + self.job.deadline_at - now()
+        self.job, self._ends_at = session.job, math.inf
+        self.go_on_as(session.job)
         self._is_proved_over = False
         self.undoing = False  # set while a revert runs: an undo heeds neither a cancel nor the build's deadline
         self._lease_good = lease_good
@@ -124,6 +124,11 @@ class RunContext:
         return self.shared.host_ref(name)
 
     # --- Doors -----------------------------------------------------------------------------------------------------------
+
+    def go_on_as(self, job: Job) -> None:
+        """The job's row was changed, its deadline perhaps with it."""
+        self.job = job
+        self._ends_at = math.inf if job.deadline_at is None else time.monotonic() + job.deadline_at - now()
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Connection]:

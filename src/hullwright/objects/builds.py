@@ -33,6 +33,8 @@ class Job(Record):
     finished_at: float | None = None
     not_before: float = 0.0
     deadline_at: float | None = None  # a build that is not done by then is undone
+    waiting_since: float | None = None  # when it first found no room and began to wait
+    waits_for: str | None = None  # while it waits for room: what for, equal for builds that fit in the same places
 
 
 @dataclass(frozen=True, slots=True)

@@ -464,6 +464,10 @@ class StoreUnavailable(EngineStopped):
     """The database does not answer: nothing is undone because of that."""
 
 
+class RoomAwaited(EngineStopped):
+    """The build waits in the queue, where its step has put it, until there is room."""
+
+
 class JobUnloadable(HullwrightError):
     """A job's flow cannot be rebuilt by this code."""
 

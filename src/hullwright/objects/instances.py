@@ -35,6 +35,7 @@ class RequestSpec(Record):
     scheduler_hints: Mapping[str, Any] = field(default_factory=dict)
     config_drive: bool = False
     max_attempts: int = 3
+    wait_seconds: int = 0  # how long the build waits for room in all before it fails for want of it
 
     @property
     def boots_from_volume(self) -> bool:

@@ -81,3 +81,4 @@ class StepState(StrEnum):
     RETRYING = "RETRYING"
     IGNORE = "IGNORE"
     RESUMED = "RESUMED"  # ours: a conductor took the step up again after a crash
+    WAITING = "WAITING"  # ours: there is no room for the build, and it waits for some; RESUMED follows

@@ -52,12 +52,12 @@ def list_for(connection: Connection, job_uuid: str) -> list[Attempt]:
     return [Attempt.from_dict(dict(row)) for row in rows.mappings()]
 
 
-def tried(connection: Connection, job_uuid: str, before: int) -> dict[str, str]:
-    """Host -> reason, for the hosts that attempts earlier than number `before` went to.
+def tried(connection: Connection, job_uuid: str, before: int | None = None) -> dict[str, str]:
+    """Host -> reason, for the hosts that attempts went to, of those earlier than number `before`.
 
     The retry loop asks here and never in TaskFlow's own history, which does not survive a reload whole.
     """
-    query = sa.select(attempts.c.host, attempts.c.reason).where(
-        attempts.c.job_uuid == job_uuid, attempts.c.number < before, attempts.c.host.is_not(None)
-    )
+    query = sa.select(attempts.c.host, attempts.c.reason).where(attempts.c.job_uuid == job_uuid, attempts.c.host.is_not(None))
+    if before is not None:
+        query = query.where(attempts.c.number < before)
     return {row.host: row.reason or "interrupted" for row in connection.execute(query.order_by(attempts.c.number))}

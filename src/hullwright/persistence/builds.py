@@ -71,10 +71,13 @@ def list_all(
     server_id: str | None = None,
     kinds: Sequence[str] = (),
     states: Sequence[str] = (),
+    waiting: bool = False,
     before_id: int | None = None,
     limit: int = 100,
 ) -> list[tuple[Job, Server | None]]:
-    """Jobs with their servers, newest first. `project_id`: only of that project's servers; `before_id`: older than that row."""
+    """Jobs with their servers, newest first. `project_id`: only of that project's servers; `waiting`: only those that
+    wait for room; `before_id`: older than that row.
+    """
     statement = _select().order_by(jobs.c.id.desc()).limit(limit)
     if project_id is not None:
         statement = statement.where(instances.c.project_id == project_id)
@@ -84,6 +87,8 @@ def list_all(
         statement = statement.where(jobs.c.kind.in_(kinds))
     if states:
         statement = statement.where(jobs.c.state.in_(states))
+    if waiting:
+        statement = statement.where(jobs.c.waits_for.is_not(None))
     if before_id is not None:
         statement = statement.where(jobs.c.id < before_id)
     return [_split(row) for row in conn.execute(statement).mappings()]

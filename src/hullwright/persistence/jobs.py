@@ -134,7 +134,9 @@ def cancel_open(connection: Connection, instance_uuid: str, *, spare_kinds: Sequ
         .where(ours, jobs.c.state == JobState.QUEUED, jobs.c.started_at.is_(None))
         .values(state=JobState.CANCELLED, cancel_requested=True, finished_at=now())
     )
-    begun = connection.execute(sa.update(jobs).where(ours, jobs.c.state.in_(_open_states)).values(cancel_requested=True))
+    # What waits for a while, or for room, has nothing to wait for any more.
+    asked = {"cancel_requested": True, "not_before": 0.0}
+    begun = connection.execute(sa.update(jobs).where(ours, jobs.c.state.in_(_open_states)).values(**asked))
     return never_begun.rowcount + begun.rowcount
 
 
@@ -283,7 +285,7 @@ def end(connection: Connection, job: Job, state: JobState, *, result: Any = None
 
     Raises: LeaseLost.
     """
-    _release(connection, job, state=state, result=result, error=error, progress=progress, finished_at=now(), owner=None)
+    _release(connection, job, state=state, result=result, error=error, progress=progress, finished_at=now(), owner=None, waits_for=None)
 
 
 def give_back(connection: Connection, job: Job, *, not_before: float = 0.0, error: str | None = None) -> None:
@@ -292,6 +294,14 @@ def give_back(connection: Connection, job: Job, *, not_before: float = 0.0, erro
     Raises: LeaseLost.
     """
     _release(connection, job, state=JobState.QUEUED, not_before=not_before, error=error, owner=None, leases=0)
+
+
+def wait_for_room(connection: Connection, job: Job, *, until: float, **changes: Any) -> None:
+    """Return a leased build to the queue until there is room or `until` has come; see `waits.py`, which says what else changes.
+
+    Raises: LeaseLost.
+    """
+    _release(connection, job, state=JobState.QUEUED, not_before=until, owner=None, leases=0, **changes)
 
 
 def _release(connection: Connection, job: Job, **changes: Any) -> None:

@@ -190,6 +190,12 @@ class FlowSession(FlowStore):
             if atom.state not in _UNTOLD_ATOM_STATES:
                 self._tell(atom.name, before, atom.state, atoms.told_result(atom))
 
+    def tell(self, connection: Connection, step: str, to_state: str, result: Any) -> int:
+        """Write what TaskFlow does not know of a step, in a transaction of this session; answers the number of the event."""
+        self._tell(step, self._states.get(step), to_state, result)
+        connection.execute(_INSERT_EVENTS, self._events[-1:])
+        return self._seq
+
     def _tell(self, step: str, from_state: str | None, to_state: str, result: Any = None) -> None:
         self._seq += 1
         is_scoped = step in self.scoped

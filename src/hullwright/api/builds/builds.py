@@ -11,10 +11,10 @@ from hullwright.api.builds.stream import MEDIA_TYPE, Streams
 from hullwright.api.builds.views import brief_view, build_view, event_view, is_at_rest
 from hullwright.api.context import ApiContext, Caller, caller
 from hullwright.api.errors import HttpError
-from hullwright.api.queries import integer, next_query, values
+from hullwright.api.queries import boolean, integer, next_query, values
 from hullwright.objects.builds import Job
 from hullwright.objects.states import JobState
-from hullwright.persistence import attempts, builds, events, faults
+from hullwright.persistence import attempts, builds, events, faults, waits
 from hullwright.persistence.builds import Server
 from hullwright.persistence.jobs import JobNotFound
 
@@ -41,7 +41,7 @@ class Builds:
         self._db = context.db
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Builds, newest first. `kind=all` lists other work on servers and volumes too."""
+        """Builds, newest first. `kind=all` lists other work on servers and volumes too; `waiting=true` only what waits for room."""
         who = caller(req)
         states = values(req, "state")
         for state in states:
@@ -60,10 +60,12 @@ class Builds:
                 server_id=req.get_param("server") or req.get_param("server_id"),
                 kinds=[] if "all" in kinds else kinds,
                 states=states,
+                waiting=boolean(req.get_param("waiting") or "false", "waiting"),
                 before_id=before_id,
                 limit=limit + 1,
             )
-        body: dict[str, Any] = {"builds": [brief_view(job, server) for job, server in found[:limit]], "next": None}
+            places = waits.places(conn, [job for job, _ in found[:limit]])
+        body: dict[str, Any] = {"builds": [brief_view(job, server, places.get(job.id)) for job, server in found[:limit]], "next": None}
         if len(found) > limit > 0:
             body["next"] = f"/v1/builds?{next_query(req, found[limit - 1][0].uuid)}"
         resp.media = body
@@ -91,6 +93,7 @@ class BuildItem:
                 events.list_since(conn, job.uuid, limit=_MAX_EVENTS),
                 events.list_progress(conn, job.uuid),
                 fault,
+                waits.place(conn, job),
                 admin=who.is_admin,
             )
         resp.media = {"build": view}

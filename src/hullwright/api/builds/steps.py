@@ -19,7 +19,7 @@ _UNDO_ENDS = (StepState.REVERTED, StepState.REVERT_FAILURE)
 
 @dataclass(slots=True)
 class Span:
-    """One doing or undoing: begun, perhaps taken up again after crashes, ended."""
+    """One doing or undoing: begun, perhaps taken up again after crashes, ended. Waiting for room is a part of it."""
 
     state: str
     started_at: float
@@ -65,7 +65,9 @@ def _apply(step: Step, event: StepEvent) -> None:
     state = event.to_state
     if state == StepState.RESUMED:
         span = step.undo or step.run
-        if span is not None:
+        if step.state == StepState.WAITING:
+            step.state = StepState.RUNNING  # it looks again whether there is room; nothing had crashed
+        elif span is not None:
             span.resumed += 1
             span.finished_at = None
         return  # the state of the step is what it was

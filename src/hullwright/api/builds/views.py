@@ -14,6 +14,7 @@ from hullwright.objects.placement import PlacementReport, Rejection
 from hullwright.objects.states import OPEN_JOB_STATES, StepState
 from hullwright.persistence.builds import Pulse, Server
 from hullwright.persistence.database import now
+from hullwright.persistence.waits import Place
 
 _REASONS_OF_HOSTS = ("retry", "tried")  # checks whose reason quotes what a host said
 
@@ -28,8 +29,8 @@ def is_at_rest(state: str) -> bool:
     return state not in OPEN_JOB_STATES
 
 
-def brief_view(job: Job, server: Server | None) -> dict[str, Any]:
-    """A build in a list."""
+def brief_view(job: Job, server: Server | None, place: Place | None = None) -> dict[str, Any]:
+    """A build in a list. `place`: of one that waits for room."""
     return {
         "id": job.uuid,
         "kind": job.kind,
@@ -43,6 +44,17 @@ def brief_view(job: Job, server: Server | None) -> dict[str, Any]:
         "started_at": iso(job.started_at),
         "finished_at": iso(job.finished_at),
         "duration_seconds": _seconds(job.started_at, job.finished_at, open_until=now()),
+        "waiting": place and _waiting_view(job, place),
+    }
+
+
+def _waiting_view(job: Job, place: Place) -> dict[str, Any]:
+    """Since when a build waits for room, until when it will, and where it stands. One that was woken looks for room just now."""
+    return {
+        "since": iso(job.waiting_since),
+        "until": iso(job.not_before or None),
+        "place": place.number,
+        "of": place.of,
     }
 
 
@@ -53,13 +65,14 @@ def build_view(
     events: Sequence[StepEvent],
     progress: Sequence[Progress],
     fault: Fault | None,
+    place: Place | None,
     *,
     admin: bool,
 ) -> dict[str, Any]:
     """All of a build."""
     steps = fold(events)
     open_steps = [step for step in steps if step.is_open] if not is_at_rest(job.state) else []
-    return brief_view(job, server) | {
+    return brief_view(job, server, place) | {
         "deadline": iso(job.deadline_at),
         "leases": job.leases,
         "conductor": job.owner if admin else None,
@@ -187,7 +200,7 @@ def _error_view(span: Span, *, admin: bool) -> dict[str, Any] | None:
 
 
 def event_view(event: StepEvent, *, admin: bool) -> dict[str, Any]:
-    """One event. `result` is what the step provided, or {error, message, hint} of a failure."""
+    """One event. `result` is what the step provided, {error, message, hint} of a failure, {reason, until} of a wait for room."""
     result = event.result
     if event.to_state in (StepState.FAILURE, StepState.REVERT_FAILURE) and isinstance(result, dict):
         error = result.get("error")
@@ -196,6 +209,8 @@ def event_view(event: StepEvent, *, admin: bool) -> dict[str, Any]:
             "message": (admin and result.get("message")) or explain(error),
             "hint": result.get("hint") or hint(error),
         }
+    elif event.to_state == StepState.WAITING and isinstance(result, dict):
+        result = {"reason": result.get("reason") if admin else None, "until": iso(result.get("until"))}
     elif not admin:
         result = None
     return {

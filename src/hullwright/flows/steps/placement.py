@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from sqlalchemy.engine import Connection
 
-from hullwright.flows import host_failures
+from hullwright.flows import capacity, host_failures
 from hullwright.flows.context import RunContext
 from hullwright.flows.failures import cause_of
 from hullwright.flows.step import Step
@@ -44,12 +44,10 @@ class SelectHost(Step):
 
     def execute(self, run: RunContext, attempt: int) -> dict[str, Any]:
         """Ask the scheduler, leaving out hosts that earlier attempts went to."""
-        try:
-            selection = run.scheduler.select(run.spec, _tried(run, attempt))
-        except NoValidHost as error:
-            report = getattr(error, "report", None)
-            run.write_later(lambda connection: _record_choice(run, connection, attempt, None, report))
-            raise
+        tried = _tried(run, attempt)
+        capacity.queue_up(run, self.name, tried, lambda connection: _record_choice(run, connection, attempt, None, None))
+        selection = _select(run, self.name, attempt, tried)
+        capacity.found_room(run)
         run.write_later(lambda connection: _record_choice(run, connection, attempt, selection, selection.report))
         return {
             "host": selection.host,
@@ -71,6 +69,18 @@ class SelectHost(Step):
             host = made[0].host if made else None
             if host is not None and made[0].state == AttemptState.RUNNING and cause.is_hosts:
                 host_failures.count(run, connection, host, cause)
+
+
+def _select(run: RunContext, step: str, attempt: int, tried: Mapping[str, str], *, fresh: bool = False) -> Selection:
+    """Ask the scheduler. The reasons of a refusal are kept with the attempt; a build that may wait for room does.
+
+    Raises: NoValidHost, RoomAwaited.
+    """
+    try:
+        return run.scheduler.select(run.spec, tried, fresh=fresh)
+    except NoValidHost as error:
+        report = error.report
+        capacity.wait(run, step, tried, error, lambda connection: _record_choice(run, connection, attempt, None, report))
 
 
 def _tried(run: RunContext, attempt: int) -> dict[str, str]:
@@ -103,7 +113,7 @@ class Claim(Step):
                 host = self._claim(run, chosen, attempt)
             except ComputeResourcesUnavailable:
                 # Others were quicker. There may be room elsewhere: look again rather than spend an attempt.
-                chosen = run.scheduler.select(run.spec, _tried(run, attempt), fresh=True)
+                chosen = _select(run, self.name, attempt, _tried(run, attempt), fresh=True)
                 continue
             run.set_host(host)
             return host

@@ -42,6 +42,8 @@ jobs = Table(
     time_column("finished_at", nullable=True),
     time_column("not_before"),
     time_column("deadline_at", nullable=True),
+    time_column("waiting_since", nullable=True),
+    Column("waits_for", String(40)),
     Index("ix_jobs_instance", "instance_uuid", "id"),
     # Only open jobs are in it: looking for work does not grow with the work done.
     Index(
@@ -54,6 +56,8 @@ jobs = Table(
         postgresql_where=text("state IN ('queued', 'running')"),
     ),
     Index("ix_jobs_owner", "owner"),
+    # Only those that wait for room: the queue is as long as it is, whatever else there was.
+    Index("ix_jobs_waiting", "waits_for", "id", sqlite_where=text("waits_for IS NOT NULL"), postgresql_where=text("waits_for IS NOT NULL")),
 )
 
 logbooks = Table(
