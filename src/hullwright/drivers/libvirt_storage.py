@@ -209,8 +209,17 @@ class Upload:
 
 
 def write(connection: Any, volume: Any, data: bytes) -> None:
-    """Write the data at the volume's beginning."""
-    upload = Upload(connection, volume, 0)
+    """Write the data at the volume's beginning; somebody else who does is waited for."""
+    libvirt = load_libvirt()
+    until = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            upload = Upload(connection, volume, 0)
+            break
+        except libvirt.libvirtError as error:
+            if error.get_error_code() != libvirt.VIR_ERR_OPERATION_INVALID or time.monotonic() > until:
+                raise
+        time.sleep(0.1)
     try:
         upload.send(data)
     except BaseException:
