@@ -79,6 +79,8 @@ class WaitingRoom:
         """One round: wake those for whom there is room; answers how many."""
         with self._db.read() as connection:
             queue = waits.first_of_each(connection)
+        if queue:
+            self._scheduler.refresh()
         begun = time.monotonic()
         self._rests = {key: rest for key, rest in self._rests.items() if rest.until > begun - LONGEST_REST_SECONDS}
         heapq.heapify(queue)
@@ -104,7 +106,7 @@ class WaitingRoom:
 
     def _has_room(self, waiter: waits.Waiter, tried: dict[str, str]) -> bool:
         try:
-            self._scheduler.select(waiter.spec, tried, fresh=True, patient=True)
+            self._scheduler.select(waiter.spec, tried, patient=True)
         except NoValidHost:
             return False
         return True

@@ -89,10 +89,10 @@ class Scheduler:
     def select(self, spec: RequestSpec, tried: Mapping[str, str], *, fresh: bool = False, patient: bool = False) -> Selection:
         """Choose a host for `spec`, none of `tried` (host -> why it failed there), and alternates for when it fills up meanwhile.
 
-        `fresh`: read the hosts anew first, as after a claim that was lost. `patient`: for who can come again, what is in flight counts as
-        used even when nothing else is left.
+        `fresh`: read the hosts anew first, as after a claim that was lost. `patient`: for who can come again, the view may be old, and
+        what is in flight counts as used even when nothing else is left.
 
-        Raises: NoValidHost, with the reasons as its text and the whole `report`. It is never said on an old view.
+        Raises: NoValidHost, with the reasons as its text and the whole `report`. To the impatient it is never said on an old view.
         """
         with self._lock:
             self._snapshot.forget_choice(spec.instance_uuid)  # an earlier attempt's
@@ -105,7 +105,7 @@ class Scheduler:
                 self._surroundings.refresh(hosts)
             outcome = self._filter(hosts, request)
             is_certain = was_read and not self._snapshot.has_choices() and not self._relations.has_choices(spec)
-            if not outcome.passing.any() and not is_certain and not (patient and was_read):
+            if not outcome.passing.any() and not is_certain and not patient:
                 self._snapshot.refresh(0.0, count_choices=False)
                 self._surroundings.refresh(hosts)
                 request = replace(request, relations=self._relations.read(spec, count_choices=False))
