@@ -284,6 +284,18 @@ def test_an_action_shows_its_events_in_its_version(api: Api, world: World) -> No
     assert api.get(f"/servers/{uuid}/os-instance-actions/req-nope").status == 404
 
 
+def test_an_action_tells_that_its_build_waits_for_room(api: Api, world: World) -> None:
+    uuid = create(api, world)
+    with api.db.write() as conn:
+        job = jobs.latest(conn, uuid)
+        assert job is not None
+        for seq, to in enumerate(("RUNNING", "WAITING"), 1):
+            conn.execute(sa.insert(step_events), step(seq, 1, "select_host", to).to_dict() | {"job_uuid": job.uuid})
+    [action] = api.get(f"/servers/{uuid}/os-instance-actions").json["instanceActions"]
+    [event] = api.get(f"/servers/{uuid}/os-instance-actions/{action['request_id']}").json["instanceAction"]["events"]
+    assert (event["event"], event["result"], event["details"]) == ("select_host", None, "attempt 1: waits for room")
+
+
 def test_the_record_comes_in_pages_and_outlives_the_server(api: Api, world: World) -> None:
     uuid = create(api, world)
     for _ in range(2):

@@ -147,7 +147,7 @@ def _event(run: Run, project_id: str, minor: int, admin: bool) -> dict[str, Any]
             shown["host"] = run.host
     if minor >= 84:
         # The message of an error may name hosts; its class does not.
-        cause = span.message if admin else span.error
+        cause = "waits for room" if span.state == StepState.WAITING else span.message if admin else span.error
         place = f"attempt {run.attempt}" if run.attempt else None
         shown["details"] = ": ".join(part for part in (place, cause) if part) or None
     return shown

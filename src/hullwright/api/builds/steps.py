@@ -65,8 +65,8 @@ def _apply(step: Step, event: StepEvent) -> None:
     state = event.to_state
     if state == StepState.RESUMED:
         span = step.undo or step.run
-        if step.state == StepState.WAITING:
-            step.state = StepState.RUNNING  # it looks again whether there is room; nothing had crashed
+        if step.state == StepState.WAITING and step.run is not None:
+            step.state = step.run.state = StepState.RUNNING  # it looks again whether there is room; nothing had crashed
         elif span is not None:
             span.resumed += 1
             span.finished_at = None
@@ -76,6 +76,8 @@ def _apply(step: Step, event: StepEvent) -> None:
         if step.run is not None and step.run.finished_at is None:
             return  # begun again where a crash cut it off; RESUMED counted it
         step.run = Span(state, event.at)
+    elif state == StepState.WAITING and step.run is not None:
+        step.run.state = state
     elif state in _ENDS:
         _end(step.run or _begun(step, "run", event), event)
     elif state == StepState.REVERTING:
