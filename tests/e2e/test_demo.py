@@ -1,8 +1,12 @@
-"""`make demo` is what a new user sees first: it must end well, leave nothing, and when it fails say why and leave nothing either."""
+"""`make demo` is what a new user sees first: it must end well, leave nothing, and when it fails say why and leave nothing either.
+
+What `KEEP=1` leaves running works as the demo says, and `tools/demo --stop` takes all of it down.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -70,3 +74,24 @@ def test_a_failure_tells_the_evidence_and_leaves_nothing(home: Path) -> None:
     assert "file is not a database" in done.stderr
     assert "Traceback" not in done.stderr
     assert running_with(home) == []
+
+
+def test_what_is_kept_works_as_it_says_and_stop_takes_it_down(home: Path) -> None:
+    try:
+        done = demo(home, KEEP="1")
+        assert done.returncode == 0, done.stdout + done.stderr
+        (advice,) = re.findall(r"^  export (OS_CLIENT_CONFIG_FILE=.*)$", done.stdout, re.MULTILINE)
+        exports = dict(re.findall(r"(\w+)=(\S+)", advice))
+        client = [str(Path(sys.executable).with_name("openstack")), "--os-cloud", "hullwright"]
+        shown = subprocess.run(
+            [*client, "server", "list", "-f", "value", "-c", "Name", "-c", "Status"], env=os.environ | exports,
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert (shown.returncode, shown.stdout.split()) == (0, ["demo", "ACTIVE"]), shown.stderr
+        assert any(" conductor" in command for command in running_with(home))
+    finally:
+        stopped = demo(home, "--stop")
+    assert stopped.returncode == 0, stopped.stdout + stopped.stderr
+    assert running_with(home) == []
+    assert not (home / "state").exists()
+    assert not (home / "libvirt").exists()
