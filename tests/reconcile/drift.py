@@ -19,14 +19,17 @@ from hullwright.objects.images import Image
 from hullwright.objects.networks import Network, Port, Subnet
 from hullwright.objects.states import AttemptState, JobState, PowerState, TaskState, VmState
 from hullwright.objects.volumes import Volume
+from hullwright.persistence import allocations as allocations_rows
 from hullwright.persistence import conductors, images, instances, jobs, networks, ports, volumes
 from hullwright.persistence.database import now
 from hullwright.persistence.models import metadata
 from hullwright.persistence.models.hosts import allocations, hosts, inventories
+from hullwright.persistence.models.instances import instance_actions
 from hullwright.persistence.models.instances import instances as instances_table
-from hullwright.persistence.models.jobs import attempts, flows
+from hullwright.persistence.models.jobs import atoms, attempts, flows, step_events
 from hullwright.persistence.models.jobs import jobs as jobs_table
 from hullwright.persistence.models.networks import addresses
+from hullwright.persistence.models.networks import ports as ports_table
 from hullwright.persistence.models.volumes import attachments
 from hullwright.persistence.models.volumes import volumes as volumes_table
 from support.house import House
@@ -146,6 +149,12 @@ def post_job(house: House, kind: str, *, state: str = JobState.QUEUED, owner: st
     return str(row["uuid"])
 
 
+def execute(house: House, statement: sa.Update | sa.Delete) -> None:
+    """Behind everybody's back; something must have changed."""
+    with house.db.write() as conn:
+        assert conn.execute(statement).rowcount > 0
+
+
 # --- One maker per kind --------------------------------------------------------------------------------------------------
 
 
@@ -169,6 +178,33 @@ def instance_without_allocation(house: House) -> str:
         conn.execute(sa.delete(allocations).where(allocations.c.instance_uuid == instance_uuid))
         conn.execute(sa.update(inventories).where(inventories.c.host_id == host_id).values(used=0, holders=0))
     return instance_uuid
+
+
+def instance_with_half_a_claim(house: House) -> str:
+    """An instance one of whose resources is not claimed."""
+    instance_uuid = build(house)
+    execute(house, sa.delete(allocations).where(allocations.c.instance_uuid == instance_uuid, allocations.c.resource_class == "DISK_GB"))
+    recount(house)
+    return instance_uuid
+
+
+def instance_with_a_claim_elsewhere(house: House) -> str:
+    """An instance one of whose resources is claimed on another host."""
+    instance_uuid = build(house)
+    house.add_host("h2")
+    with house.db.read() as conn:
+        host_id = conn.execute(sa.select(hosts.c.id).where(hosts.c.name == "h2")).scalar_one()
+    here = sa.and_(allocations.c.instance_uuid == instance_uuid, allocations.c.resource_class == "VCPU")
+    execute(house, sa.update(allocations).where(here).values(host_id=host_id))
+    recount(house)
+    return instance_uuid
+
+
+def recount(house: House) -> None:
+    """Have all that is used be the sum of claims."""
+    with house.db.write() as conn:
+        for row in conn.execute(sa.select(inventories.c.host_id, inventories.c.resource_class)).all():
+            allocations_rows.recount(conn, row.host_id, row.resource_class)
 
 
 def instance_with_another_claim(house: House) -> str:
@@ -216,6 +252,103 @@ def address_without_port(house: House) -> str:
         conn.exec_driver_sql("DELETE FROM ports WHERE id = ?", (port_id,))
         conn.exec_driver_sql("PRAGMA foreign_keys=ON")
     return f"{row.subnet_id} {row.address}"
+
+
+def port_of_nobody(house: House) -> str:
+    """A port that a build made, and that lost its owner."""
+    return new_port(house, None, by_build=True)
+
+
+def with_a_port(house: House) -> tuple[str, str]:
+    """An ACTIVE instance and its port."""
+    request = house.request_port(new_network(house))
+    return build(house, networks=(request,)), request.port_id
+
+
+def port_bound_elsewhere(house: House) -> str:
+    """A port that is bound to another host than its instance's."""
+    _, port_id = with_a_port(house)
+    execute(house, sa.update(ports_table).where(ports_table.c.id == port_id).values(host="h2"))
+    return port_id
+
+
+def port_bound_nowhere(house: House) -> str:
+    """A port of an instance on a host, bound to none."""
+    _, port_id = with_a_port(house)
+    execute(house, sa.update(ports_table).where(ports_table.c.id == port_id).values(host=None))
+    return port_id
+
+
+def port_free_and_bound(house: House) -> str:
+    """A user's free port that is still bound."""
+    port_id = new_port(house, None, by_build=False)
+    execute(house, sa.update(ports_table).where(ports_table.c.id == port_id).values(host="h1"))
+    return port_id
+
+
+def port_lost(house: House) -> str:
+    """An instance whose port is gone."""
+    instance_uuid, port_id = with_a_port(house)
+    execute(house, sa.delete(ports_table).where(ports_table.c.id == port_id))
+    return instance_uuid
+
+
+def port_of_another(house: House) -> str:
+    """An instance that has a port too many."""
+    instance_uuid = build(house)
+    port_id = new_port(house, instance_uuid, by_build=True)
+    execute(house, sa.update(ports_table).where(ports_table.c.id == port_id).values(host="h1"))
+    return instance_uuid
+
+
+def port_without_address(house: House) -> str:
+    """An instance whose port lost its address."""
+    instance_uuid, port_id = with_a_port(house)
+    execute(house, sa.delete(addresses).where(addresses.c.port_id == port_id))
+    return instance_uuid
+
+
+def with_a_volume(house: House) -> tuple[str, str, str]:
+    """An ACTIVE instance, its volume, and the attachment."""
+    request = house.request_volume(volume_id=new_volume(house, "available"))
+    return build(house, block_devices=(request,)), str(request.volume_id), request.attachment_id
+
+
+def attached_elsewhere(house: House) -> str:
+    """A volume attached on another host than its instance's."""
+    _, _, attachment_id = with_a_volume(house)
+    execute(house, sa.update(attachments).where(attachments.c.id == attachment_id).values(host="h2"))
+    return attachment_id
+
+
+def reserved_and_placed(house: House) -> str:
+    """A volume that its running instance never got."""
+    _, volume_id, attachment_id = with_a_volume(house)
+    execute(house, sa.update(attachments).where(attachments.c.id == attachment_id).values(state="reserved", host=None))
+    execute(house, sa.update(volumes_table).where(volumes_table.c.id == volume_id).values(status="reserved"))
+    return attachment_id
+
+
+def attached_and_in_error(house: House) -> str:
+    """A volume in error that a running instance has."""
+    _, volume_id, attachment_id = with_a_volume(house)
+    execute(house, sa.update(volumes_table).where(volumes_table.c.id == volume_id).values(status="error"))
+    return attachment_id
+
+
+def attachment_lost(house: House) -> str:
+    """An instance whose volume counts as free."""
+    instance_uuid, volume_id, attachment_id = with_a_volume(house)
+    execute(house, sa.delete(attachments).where(attachments.c.id == attachment_id))
+    execute(house, sa.update(volumes_table).where(volumes_table.c.id == volume_id).values(status="available"))
+    return instance_uuid
+
+
+def attachment_of_another(house: House) -> str:
+    """An instance that has a volume too many."""
+    instance_uuid = build(house)
+    attach(house, new_volume(house, "in-use"), instance_uuid)
+    return instance_uuid
 
 
 def attachment_of_a_user(house: House) -> str:
@@ -280,6 +413,28 @@ def instance_stranded_at_the_power_button(house: House) -> str:
     instance_uuid = build(house)
     change(house, instance_uuid, task_state=TaskState.POWERING_OFF)
     return instance_uuid
+
+
+def active_nowhere(house: House) -> str:
+    """An ACTIVE instance without a host."""
+    return insert_instance(house, vm_state=VmState.ACTIVE)
+
+
+def failed_somewhere(house: House) -> str:
+    """An instance in ERROR that never ran, and holds a host."""
+    instance_uuid = build(house)
+    change(house, instance_uuid, vm_state=VmState.ERROR, launched_at=None)
+    return instance_uuid
+
+
+def deleted_and_here(house: House) -> str:
+    """An instance in state DELETED that is not deleted."""
+    return insert_instance(house, vm_state=VmState.DELETED)
+
+
+def deleted_and_in_error(house: House) -> str:
+    """A deleted instance in another state."""
+    return insert_instance(house, deleted_at=now() - LONG_AGO)
 
 
 def image_abandoned(house: House) -> str:
@@ -355,6 +510,90 @@ def attempt_unclosed(house: House) -> str:
     return f"{job.uuid} 1"
 
 
+def action_unclosed(house: House) -> str:
+    """An action that outlived its job."""
+    instance_uuid = build(house)
+    here = instance_actions.c.instance_uuid == instance_uuid
+    execute(house, sa.update(instance_actions).where(here).values(finished_at=None))
+    with house.db.read() as conn:
+        return str(conn.execute(sa.select(instance_actions.c.id).where(here)).scalar_one())
+
+
+def built(house: House) -> str:
+    """The job of a build that is done."""
+    instance_uuid = build(house)
+    with house.db.read() as conn:
+        job = jobs.latest(conn, instance_uuid)
+    assert job is not None
+    return job.uuid
+
+
+def job_owned(house: House) -> str:
+    """A job that has ended and has an owner."""
+    job_uuid = built(house)
+    execute(house, sa.update(jobs_table).where(jobs_table.c.uuid == job_uuid).values(owner="somebody"))
+    return job_uuid
+
+
+def job_done_and_flow_reverted(house: House) -> str:
+    """A job that is done, and whose flow is not."""
+    job_uuid = built(house)
+    execute(house, sa.update(flows).where(flows.c.uuid == job_uuid).values(state="REVERTED"))
+    return job_uuid
+
+
+def job_done_and_step_failed(house: House) -> str:
+    """A job that is done, and one of whose steps failed."""
+    job_uuid = built(house)
+    execute(house, sa.update(atoms).where(atoms.c.flow_uuid == job_uuid, atoms.c.name == "spawn").values(state="FAILURE"))
+    return job_uuid
+
+
+def job_reverted_and_flow_done(house: House) -> str:
+    """A job that counts as undone, and whose flow is done."""
+    job_uuid = built(house)
+    execute(house, sa.update(jobs_table).where(jobs_table.c.uuid == job_uuid).values(state=JobState.REVERTED))
+    return job_uuid
+
+
+def history_with_a_gap(house: House) -> str:
+    """A job that lost an event."""
+    job_uuid = built(house)
+    execute(house, sa.delete(step_events).where(step_events.c.job_uuid == job_uuid, step_events.c.seq == 5))
+    return job_uuid
+
+
+def history_too_short(house: House) -> str:
+    """A job that lost its last event."""
+    job_uuid = built(house)
+    last = sa.select(sa.func.max(step_events.c.seq)).where(step_events.c.job_uuid == job_uuid).scalar_subquery()
+    execute(house, sa.delete(step_events).where(step_events.c.job_uuid == job_uuid, step_events.c.seq == last))
+    return job_uuid
+
+
+def history_of_an_old_owner(house: House) -> str:
+    """A job into whose history an owner of an older fence wrote."""
+    job_uuid = built(house)
+    execute(house, sa.update(step_events).where(step_events.c.job_uuid == job_uuid, step_events.c.seq < 5).values(fence=7))
+    return job_uuid
+
+
+def history_out_of_order(house: House) -> str:
+    """A job with a step that succeeded and was never begun."""
+    job_uuid = built(house)
+    here = sa.and_(step_events.c.job_uuid == job_uuid, step_events.c.step == "spawn", step_events.c.to_state == "RUNNING")
+    execute(house, sa.update(step_events).where(here).values(step="another"))
+    return job_uuid
+
+
+def history_of_a_false_success(house: House) -> str:
+    """A job that is done, and one of whose steps failed last."""
+    job_uuid = built(house)
+    here = sa.and_(step_events.c.job_uuid == job_uuid, step_events.c.step == "spawn", step_events.c.to_state == "SUCCESS")
+    execute(house, sa.update(step_events).where(here).values(to_state="FAILURE"))
+    return job_uuid
+
+
 def conductor_stale(house: House) -> str:
     """A conductor that died long ago."""
     with house.db.write() as conn:
@@ -402,6 +641,21 @@ def guest_missing(house: House) -> str:
     return instance_uuid
 
 
+def power_off_behind_our_back(house: House) -> str:
+    """An ACTIVE instance whose guest is off."""
+    instance_uuid = build(house)
+    change(house, instance_uuid)
+    set_power(house, instance_uuid, PowerState.SHUTDOWN)
+    return instance_uuid
+
+
+def power_told_wrongly(house: House) -> str:
+    """An instance that is told to be off, and runs."""
+    instance_uuid = build(house)
+    change(house, instance_uuid, power_state=PowerState.SHUTDOWN)
+    return instance_uuid
+
+
 def files_left(house: House) -> str:
     """The disks of a deleted instance."""
     instance_uuid = insert_instance(house)
@@ -433,6 +687,14 @@ def base_image_half(house: House) -> str:
     return image_id
 
 
+def base_image_damaged(house: House) -> str:
+    """A base image that somebody wrote into."""
+    image_id = house.add_image()
+    delete(house, build(house, image_id=image_id))
+    assert fake(house).things.change("images", image_id, {"damage": "its sha256 is another"}, None) is not False
+    return image_id
+
+
 def network_left(house: House) -> str:
     """A network of which only a host knows."""
     network_id = str(uuid.uuid4())
@@ -444,11 +706,19 @@ MAKERS: dict[str, tuple[str, Callable[[House], str]]] = {
     maker.__name__: (kind, maker)
     for kind, makers in {
         "allocation_without_instance": [allocation_without_instance],
-        "instance_without_allocation": [instance_without_allocation, instance_with_another_claim],
+        "instance_without_allocation": [
+            *(instance_without_allocation, instance_with_another_claim),
+            *(instance_with_half_a_claim, instance_with_a_claim_elsewhere),
+        ],
         "usage_miscounted": [usage_miscounted, builds_miscounted],
-        "port_without_instance": [port_of_a_build, port_of_a_user],
+        "port_without_instance": [port_of_a_build, port_of_a_user, port_of_nobody],
+        "port_misbound": [port_bound_elsewhere, port_bound_nowhere, port_free_and_bound],
+        "ports_differ": [port_lost, port_of_another, port_without_address],
         "address_without_port": [address_without_port],
         "attachment_without_instance": [attachment_of_a_user, attachment_of_a_build],
+        "attachment_misplaced": [attached_elsewhere, reserved_and_placed, attached_and_in_error],
+        "attachments_differ": [attachment_lost, attachment_of_another],
+        "instance_inconsistent": [active_nowhere, failed_somewhere, deleted_and_here, deleted_and_in_error],
         "volume_stuck": [volume_reserved, volume_attaching, volume_creating, volume_deleting, volume_available_and_attached],
         "instance_stranded": [instance_stranded_in_a_build, instance_stranded_in_a_delete, instance_stranded_at_the_power_button],
         "image_abandoned": [image_abandoned],
@@ -457,16 +727,24 @@ MAKERS: dict[str, tuple[str, Callable[[House], str]]] = {
         "job_orphaned": [job_orphaned],
         "flow_unknown": [flow_unknown],
         "attempt_unclosed": [attempt_unclosed],
+        "action_unclosed": [action_unclosed],
+        "job_inconsistent": [job_owned, job_done_and_flow_reverted, job_done_and_step_failed, job_reverted_and_flow_done],
+        "history_broken": [
+            *(history_with_a_gap, history_too_short, history_of_an_old_owner),
+            *(history_out_of_order, history_of_a_false_success),
+        ],
         "conductor_stale": [conductor_stale],
         "guest_of_deleted": [guest_of_deleted],
         "guest_misplaced": [guest_misplaced],
         "guest_elsewhere": [guest_elsewhere],
         "guest_unknown": [guest_unknown],
         "guest_missing": [guest_missing],
+        "power_state_wrong": [power_off_behind_our_back, power_told_wrongly],
         "files_left": [files_left],
         "files_elsewhere": [files_elsewhere],
         "files_unknown": [files_unknown],
         "base_image_half": [base_image_half],
+        "base_image_damaged": [base_image_damaged],
         "network_left": [network_left],
     }.items()
     for maker in makers

@@ -115,4 +115,4 @@ def test_the_kinds_can_be_listed() -> None:
     command = [sys.executable, "-m", "hullwright.cli.main", "doctor", "--kinds", "-f", "json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL)
     assert done.returncode == 0, done.stderr
-    assert {row["Mended"] for row in json.loads(done.stdout)} == {"periodically", "by --fix", "with --force"}
+    assert {row["Mended"] for row in json.loads(done.stdout)} == {"periodically", "by --fix", "with --force", "by a person"}

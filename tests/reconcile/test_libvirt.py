@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ from hullwright.conductor.reconcile.findings import KINDS, Finding
 from hullwright.drivers.libvirt_pool import LibvirtPool
 from hullwright.drivers.network.local import plumbing
 from hullwright.drivers.virt.libvirt import domains
-from hullwright.drivers.virt.libvirt.image_cache import Entry, Record
+from hullwright.drivers.virt.libvirt.image_cache import Entry, Record, Watch
 from hullwright.objects.images import Image
 from hullwright.objects.states import PowerState, VmState
 from hullwright.persistence.models.networks import networks as networks_table
@@ -100,7 +102,7 @@ def test_disks_and_a_config_drive_of_a_deleted_instance_are_found_and_deleted(ho
 
 
 def test_an_instance_whose_domain_is_gone_is_found_and_its_guest_is_not_made_anew(house: House, doctor: Doctor, host: VirtHost) -> None:
-    instance_uuid = drift.insert_instance(house, vm_state=VmState.ACTIVE, host=host.ref.name)
+    instance_uuid = drift.insert_instance(house, vm_state=VmState.ACTIVE, host=host.ref.name, launched_at=1.0)
     kinds = {finding.kind for finding in about(doctor, instance_uuid)}
     assert kinds == {"guest_missing", "instance_without_allocation"}
     assert set(mend(house, doctor, instance_uuid)) == {"mended"}
@@ -151,6 +153,108 @@ def test_a_half_base_image_that_somebody_is_sending_is_left_alone(host: VirtHost
     thread.join(60)
     assert image.id not in host.driver.half_images()
     assert f"base-{image.id}.ok" in host.volumes()
+
+
+# --- Base images ---------------------------------------------------------------------------------------------------------
+
+
+def write_into(path: str, data: bytes = b"worm", *, mtime_ns: int | None = None) -> None:
+    """Damage a file of the host, and have it look untouched if a time is given."""
+    with open(path, "r+b") as file:
+        file.seek(4096)
+        file.write(data)
+    if mtime_ns is not None:
+        os.utime(path, ns=(mtime_ns, mtime_ns))
+
+
+def test_a_base_image_that_was_written_into_is_found_put_away_and_fetched_anew(house: House, doctor: Doctor, host: VirtHost) -> None:
+    image = image_of(BYTES)
+    cached = host.driver.ensure_image(image, Source(BYTES), no_progress)
+    other = host.cache(BYTES[::-1], "raw")
+    assert doctor.look(deep=True).findings == ()
+    write_into(cached.path)
+    (finding,) = about(doctor, image.id)
+    assert (finding.kind, finding.host) == ("base_image_damaged", host.ref.name)
+    assert str(image.checksum_sha256) in finding.evidence
+    assert mend(house, doctor, image.id) == ["mended"]
+    assert host.volumes() == [f"base-{other.image_id}", f"base-{other.image_id}.ok"]
+    again = Source(BYTES)
+    assert host.driver.ensure_image(image, again, no_progress) == cached
+    assert (again.sent_bytes, Path(cached.path).read_bytes()) == (len(BYTES), BYTES)
+    assert doctor.look(deep=True).findings == ()
+
+
+def test_a_base_image_that_guests_stand_on_is_told_and_left_until_they_are_gone(house: House, doctor: Doctor, host: VirtHost) -> None:
+    cached = host.cache(BYTES, "raw")
+    spec = guest_spec(cached)
+    host.driver.spawn(spec)
+    write_into(cached.path)
+    look = doctor.examine(grace_seconds=0.1, kinds=["base_image_damaged"])
+    (outcome,) = doctor.mend(look, kinds=tuple(KINDS), request_id="r")
+    assert (outcome.state, outcome.finding.subject) == ("refused", cached.image_id)
+    assert spec.name in outcome.text
+    assert f"{spec.uuid}_disk" in outcome.text
+    assert {f"base-{cached.image_id}", f"base-{cached.image_id}.ok"} <= set(host.volumes())
+    host.driver.power_off(spec.uuid, 0)
+    assert mend(house, doctor, cached.image_id) == ["refused"], "a guest that is off stands on it too"
+    host.driver.destroy(spec.uuid)
+    assert mend(house, doctor, cached.image_id) == ["mended"]
+    assert host.volumes() == []
+
+
+def test_a_base_image_that_is_rotten_without_having_been_written_to_is_found_by_a_deep_look(doctor: Doctor, host: VirtHost) -> None:
+    cached = host.cache(BYTES, "raw")
+    write_into(cached.path, mtime_ns=os.stat(cached.path).st_mtime_ns)
+    assert about(doctor, cached.image_id) == []
+    assert [finding.subject for finding in doctor.look(deep=True).findings] == [cached.image_id]
+
+
+def test_a_base_image_that_was_only_touched_is_whole(doctor: Doctor, host: VirtHost) -> None:
+    cached = host.cache(BYTES, "raw")
+    os.utime(cached.path)
+    assert about(doctor, cached.image_id) == []
+
+
+@pytest.mark.parametrize(("damage", "told"), [(lambda path: os.truncate(path, 100), "100 bytes"), (os.unlink, "gone")], ids=["cut", "gone"])
+def test_a_base_image_that_is_cut_or_gone_is_found_and_put_away(
+    house: House, doctor: Doctor, host: VirtHost, damage: Callable[[str], None], told: str
+) -> None:
+    cached = host.cache(BYTES, "raw")
+    damage(cached.path)
+    (finding,) = about(doctor, cached.image_id)
+    assert told in finding.evidence
+    assert mend(house, doctor, cached.image_id) == ["mended"]
+    assert host.volumes() == []
+
+
+def test_an_image_that_came_without_a_checksum_is_checked_by_its_own(doctor: Doctor, host: VirtHost) -> None:
+    image = dataclasses.replace(image_of(BYTES), checksum_sha256=None)
+    cached = host.driver.ensure_image(image, Source(BYTES), no_progress)
+    assert about(doctor, image.id) == []
+    write_into(cached.path)
+    assert [finding.kind for finding in about(doctor, image.id)] == ["base_image_damaged"]
+
+
+def test_whoever_wants_a_damaged_image_meanwhile_has_it_fetched_anew(house: House, doctor: Doctor, host: VirtHost) -> None:
+    image = image_of(BYTES)
+    cached = host.driver.ensure_image(image, Source(BYTES), no_progress)
+    write_into(cached.path)
+    with LibvirtPool.shared().connection(host.ref, "stand in the doctor's place") as connection:
+        pool = connection.storagePoolLookupByName(host.pool)
+        entry = Entry(connection, pool, image)
+        assert entry.take(Watch(), 15.0)
+        entry.unmark()
+        waiting = threading.Thread(target=lambda: host.driver.ensure_image(image, Source(BYTES), no_progress))
+        waiting.start()
+        time.sleep(0.6)
+        assert waiting.is_alive(), "it waits while the image is put away"
+        entry.discard()
+    waiting.join(30)
+    assert Path(cached.path).read_bytes() == BYTES
+    assert doctor.look(deep=True).findings == ()
+
+
+# --- Networks, and news of guests ----------------------------------------------------------------------------------------
 
 
 def test_a_network_of_ours_without_a_record_is_found_and_swept(house: House, doctor: Doctor, host: VirtHost) -> None:

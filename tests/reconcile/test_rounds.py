@@ -218,6 +218,8 @@ def _keep_busy(house: House) -> None:
         if it.state in ("mended", "posted") and it.finding.kind not in _OF_KILLS
     ]
     assert mended == []
+    assert [told for told in done if told.state == "refused"] == [], "nothing was taken for a defect"
+    assert [it for it in outcomes(house) if not KINDS[it["kind"]].is_mendable] == []
     by_rounds = [it for it in outcomes(house) if it["state"] in ("mended", "posted") and it["kind"] not in _OF_KILLS]
     assert by_rounds == []
     assert looks[0] > 20

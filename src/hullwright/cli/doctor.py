@@ -20,7 +20,7 @@ from cliff.lister import Lister
 from hullwright.cli import words
 from hullwright.cli.base import LocalCommand, Table, Time
 from hullwright.conductor.reconcile.doctor import Doctor, open_jobs, told
-from hullwright.conductor.reconcile.findings import KINDS, Outcome
+from hullwright.conductor.reconcile.findings import KINDS, Kind, Outcome
 from hullwright.conductor.reconcile.rounds import RECONCILE, mended_kinds
 from hullwright.drivers.registry import Drivers
 from hullwright.objects.errors import HostNotFound
@@ -59,6 +59,11 @@ class Run(LocalCommand, Lister):
             help="with --fix: also destroy what might be somebody's after all: guests and files that there is no record of (of another "
             "installation, or younger than a restored backup), or whose instance is on another host",
         )
+        parser.add_argument(
+            "--deep",
+            action="store_true",
+            help="read all base images on the hosts and compare their checksums; without it, those that were written to since they came",
+        )
         parser.add_argument("--host", action="append", metavar="NAME", help="only what is wrong on this host; may be repeated")
         parser.add_argument("--kind", action="append", choices=sorted(KINDS), metavar="KIND", help="only this kind; may be repeated")
         parser.add_argument("--grace", type=float, metavar="SECONDS", help="between the two looks; default [reconcile] grace_seconds")
@@ -88,7 +93,7 @@ class Run(LocalCommand, Lister):
         grace_seconds = self.conf.reconcile.grace_seconds if parsed_args.grace is None else parsed_args.grace
         kinds = parsed_args.kind or tuple(KINDS)
         with self._doctor(database) as doctor:
-            look = doctor.examine(grace_seconds=grace_seconds, names=parsed_args.host, kinds=kinds)
+            look = doctor.examine(grace_seconds=grace_seconds, names=parsed_args.host, kinds=kinds, deep=parsed_args.deep)
             for name, reason in sorted(look.silent.items()):
                 self.app.LOG.warning("host %s could not be asked: %s", name, reason)
             if not parsed_args.fix:
@@ -136,7 +141,7 @@ class Run(LocalCommand, Lister):
     def _kinds(self) -> Table:
         by_itself = mended_kinds(self.conf)
         rows = [(name, kind.title, kind.repair, "periodically" if name in by_itself else "") for name, kind in KINDS.items()]
-        rows = [(*row[:3], "with --force" if KINDS[row[0]].needs_consent else row[3] or "by --fix") for row in rows]
+        rows = [(*row[:3], _mended_by(KINDS[row[0]], row[3])) for row in rows]
         return ("Kind", "Means", "Repair", "Mended"), rows
 
     def _history(self, database: Database) -> Table:
@@ -148,6 +153,12 @@ class Run(LocalCommand, Lister):
             for it in (job.result or {}).get("outcomes", ())
         ]
         return ("When", "By", "Kind", "Subject", "Host", "Evidence", "Outcome", "What was done"), rows
+
+
+def _mended_by(kind: Kind, by_itself: str) -> str:
+    if not kind.is_mendable:
+        return "by a person"
+    return "with --force" if kind.needs_consent else by_itself or "by --fix"
 
 
 def _ended(outcome: Outcome, job: Any) -> Outcome:

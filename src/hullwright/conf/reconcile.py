@@ -8,6 +8,7 @@ GROUP = "reconcile"
 
 # What may be mended without asking: nothing here can take a guest, a disk or a volume from somebody who still has it.
 SAFE = (
+    "action_unclosed",
     "address_without_port",
     "allocation_without_instance",
     "attachment_without_instance",
@@ -20,6 +21,7 @@ SAFE = (
     "instance_without_allocation",
     "job_orphaned",
     "network_left",
+    "port_misbound",
     "port_without_instance",
     "usage_miscounted",
     "volume_stuck",

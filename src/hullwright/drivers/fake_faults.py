@@ -4,7 +4,7 @@
 
     operation    facts, ensure_image, spawn, destroy, power_state, guests, leftovers, power_on, power_off, reboot,
                  console_log, plug, unplug, create_volume, delete_volume, connect, disconnect,
-                 half_images, discard_half_image; a list of them; or "*"
+                 half_images, discard_half_image, damaged_images, evict_image; a list of them; or "*"
     when         before (default), after, or during: between two halves of the effect, where there are two (in
                  ensure_image after each chunk, in spawn between define and resume)
     uuid         only calls about this instance, image or volume

@@ -54,7 +54,9 @@ def cancel(conn: Connection, uuid: str) -> bool:
         .where(here, sa.not_(is_driven))
         .values(state=JobState.CANCELLED, owner=None, cancel_requested=True, finished_at=now())
     )
-    if not ended.rowcount:
+    if ended.rowcount:
+        atoms.destroy_flow(conn, uuid)  # nobody will go on with it
+    else:
         conn.execute(sa.update(jobs).where(here).values(cancel_requested=True))
     return ended.rowcount > 0
 

@@ -98,7 +98,10 @@ class Caretaker:
         # Whoever is quicker has posted it: the next round's uuid follows from the last one's.
         uuid = str(uuids.uuid5(uuids.NAMESPACE_OID, f"{kind} after {last.uuid if last is not None else 'nothing'}"))
         request_id = f"req-{uuid}"
-        row = jobs.new_row(kind=kind, instance_uuid=None, inputs={"request_id": request_id}, request_id=request_id, uuid=uuid)
+        # An interval more than what the last round has not seen: what ended while it looked, whatever the clocks of those who ended it.
+        since = 0.0 if last is None else float(last.created_at) - interval
+        inputs = {"request_id": request_id, "since": since}
+        row = jobs.new_row(kind=kind, instance_uuid=None, inputs=inputs, request_id=request_id, uuid=uuid)
         with self._db.write() as conn:
             posted = insert_if_absent(conn, jobs_table, row)
             if posted:

@@ -7,18 +7,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
 
-from hullwright.conductor.reconcile import checks_hosts, checks_jobs, checks_records
+from hullwright.conductor.reconcile import checks_history, checks_hosts, checks_jobs, checks_records, checks_requests
 from hullwright.conductor.reconcile.findings import KINDS, Finding
 from hullwright.conductor.reconcile.view import View
 
 Check = Callable[[View], Iterable[Finding]]
 
 CHECKS: dict[str, Check] = {
-    name: getattr(room, name) for name in KINDS for room in (checks_records, checks_jobs, checks_hosts) if hasattr(room, name)
+    name: getattr(room, name)
+    for name in KINDS
+    for room in (checks_records, checks_requests, checks_jobs, checks_history, checks_hosts)
+    if hasattr(room, name)
 }
 
 # These are about the work itself; that their instance has work does not excuse them.
-_OF_WORK = frozenset({"job_stuck", "job_without_instance", "job_orphaned", "flow_unknown", "attempt_unclosed", "conductor_stale"})
+_OF_WORK = frozenset(
+    {
+        *("job_stuck", "job_without_instance", "job_orphaned", "flow_unknown", "attempt_unclosed", "conductor_stale"),
+        *("action_unclosed", "job_inconsistent", "history_broken"),
+    }
+)
 
 
 def run(view: View, kinds: Collection[str] = tuple(CHECKS)) -> Iterator[Finding]:

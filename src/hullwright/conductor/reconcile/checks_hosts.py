@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator
 
 import sqlalchemy as sa
 
+from hullwright.conductor.reconcile import power
 from hullwright.conductor.reconcile.findings import Finding
 from hullwright.conductor.reconcile.view import Answer, View
-from hullwright.objects.states import VmState
+from hullwright.objects.states import PowerState, VmState
 from hullwright.persistence.models.instances import instances
 
 _HAVE_GUESTS = (VmState.ACTIVE, VmState.STOPPED, VmState.PAUSED, VmState.SUSPENDED)
@@ -87,6 +88,29 @@ def guest_missing(view: View) -> Iterator[Finding]:
                 yield Finding("guest_missing", row.uuid, evidence, host, row.uuid, row.updated_at, row.vm_state)
 
 
+def power_state_wrong(view: View) -> Iterator[Finding]:
+    """An instance is told to be in the power state that its guest is in, and its guest in one that fits the instance's state."""
+    columns = (instances.c.uuid, instances.c.vm_state, instances.c.power_state, instances.c.updated_at)
+    for host, answer in _answers(view):
+        seen = {guest.uuid: guest.power_state for guest in answer.guests if guest.ours}
+        query = sa.select(*columns).where(
+            instances.c.host == host, instances.c.deleted_at.is_(None), instances.c.task_state.is_(None), view.about(instances.c.uuid)
+        )
+        for row in view.conn.execute(query):
+            state = seen.get(row.uuid)
+            if state is None or view.changed_meanwhile(row):
+                continue  # the guest is missing, which is another finding
+            if row.power_state != state or power.remedy(row.vm_state, state) is not power.Remedy.NONE:
+                evidence = f"it is {row.vm_state}, told to be {_name(row.power_state)}; its guest is {state.name}"
+                data = {"seen": state.name, "asked_at": view.began_at}
+                mark = f"{state.name} {row.power_state}"
+                yield Finding("power_state_wrong", row.uuid, evidence, host, row.uuid, row.updated_at, mark, data)
+
+
+def _name(power_state: int) -> str:
+    return PowerState(power_state).name if power_state in set(PowerState) else str(power_state)
+
+
 def _files(view: View, kinds: dict[str, str]) -> Iterator[Finding]:
     for host, answer in _answers(view):
         bare = answer.files - {guest.uuid for guest in answer.guests}  # those of a guest go with it, or are not ours to judge
@@ -116,6 +140,13 @@ def base_image_half(view: View) -> Iterator[Finding]:
         for image_id in _wanted(view, answer.half_images):
             mark = answer.half_images[image_id]
             yield Finding("base_image_half", image_id, f"it is not whole (at {mark}), and that has not changed", host, mark=mark)
+
+
+def base_image_damaged(view: View) -> Iterator[Finding]:
+    """A base image that counts as whole is what was verified when it came."""
+    for host, answer in _answers(view):
+        for image_id in _wanted(view, answer.damaged_images):
+            yield Finding("base_image_damaged", image_id, answer.damaged_images[image_id], host)
 
 
 def network_left(view: View) -> Iterator[Finding]:

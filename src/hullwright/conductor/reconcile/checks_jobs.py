@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import sqlalchemy as sa
 
 from hullwright.conductor.reconcile.findings import Finding
-from hullwright.conductor.reconcile.view import View
+from hullwright.conductor.reconcile.view import IS_OPEN, View
 from hullwright.flows import catalog
 from hullwright.objects.errors import JobUnloadable
 from hullwright.objects.states import OPEN_JOB_STATES, AttemptState, JobState
@@ -60,7 +60,7 @@ def flow_unknown(view: View) -> Iterator[Finding]:
     query = (
         sa.select(jobs.c.uuid, jobs.c.kind, jobs.c.instance_uuid, jobs.c.owner, jobs.c.created_at, flows.c.meta)
         .join(flows, flows.c.uuid == jobs.c.uuid)
-        .where(jobs.c.state.in_(OPEN_JOB_STATES), view.about(jobs.c.uuid))
+        .where(IS_OPEN, view.about(jobs.c.uuid))
     )
     for row in view.conn.execute(query):
         if row.owner in view.living_conductors:
@@ -85,7 +85,7 @@ def attempt_unclosed(view: View) -> Iterator[Finding]:
             view.about(attempts.c.job_uuid + " " + sa.cast(attempts.c.number, sa.String)),
         )
     )
-    for row in view.conn.execute(query):
+    for row in (row for theirs in view.of_ended(attempts.c.job_uuid) for row in view.conn.execute(query.where(theirs))):
         evidence = f"attempt {row.number} runs, its job is {row.state or 'gone'}"
         data = {"job_uuid": row.job_uuid, "number": row.number, "succeeded": row.state == JobState.DONE}
         subject = f"{row.job_uuid} {row.number}"

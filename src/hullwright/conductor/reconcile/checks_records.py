@@ -63,9 +63,11 @@ def instance_without_allocation(view: View) -> Iterator[Finding]:
     """Who is on a host holds there what its request takes, and nothing else."""
     placed = sa.and_(instances.c.deleted_at.is_(None), instances.c.host.is_not(None))
     here = allocations.join(hosts, hosts.c.id == allocations.c.host_id)
-    held = sa.exists().where(allocations.c.instance_uuid == instances.c.uuid).where(hosts.c.name == instances.c.host).select_from(here)
-    suspects = set(view.conn.execute(sa.select(instances.c.uuid).where(placed, ~held, view.about(instances.c.uuid))).scalars())
-    suspects |= _with_odd_amounts(view, placed)
+    held = sa.exists().where(allocations.c.instance_uuid == instances.c.uuid).select_from(here)
+    nothing_here = ~held.where(hosts.c.name == instances.c.host)
+    something_elsewhere = held.where(hosts.c.name != instances.c.host)
+    odd = sa.select(instances.c.uuid).where(placed, sa.or_(nothing_here, something_elsewhere), view.about(instances.c.uuid))
+    suspects = set(view.conn.execute(odd).scalars()) | _with_odd_claims(view, placed)
     for uuid in sorted(suspects):
         row = view.conn.execute(
             sa.select(instances.c.spec, instances.c.host, hosts.c.id.label("host_id"))
@@ -84,20 +86,41 @@ def instance_without_allocation(view: View) -> Iterator[Finding]:
         yield Finding("instance_without_allocation", uuid, f"it takes {wanted} and holds {holds}", row.host, uuid, data=data)
 
 
-def _with_odd_amounts(view: View, placed: sa.ColumnElement[bool]) -> set[str]:
-    """Instances whose allocations may differ from their request. By flavor, of which there are few; the caller looks closer."""
-    group = (instances.c.flavor, allocations.c.resource_class, allocations.c.amount)
-    joined = sa.select(*group).join(allocations, allocations.c.instance_uuid == instances.c.uuid)
+# A root disk that is a volume takes nothing of the host's disk.
+_boots_from_volume = sa.exists().where(attachments.c.instance_uuid == instances.c.uuid, attachments.c.boot_index == 0)
+
+
+def _wanted(flavor: Any, boots_from_volume: bool) -> dict[str, int]:
+    """What an instance of a flavor takes; as `RequestSpec.resources` says it."""
+    record = Flavor.from_dict(flavor)
+    wanted = record.resources()
+    if boots_from_volume and record.root_gb:
+        wanted["DISK_GB"] -= record.root_gb
+    return {name: amount for name, amount in wanted.items() if amount}
+
+
+def _with_odd_claims(view: View, placed: sa.ColumnElement[bool]) -> set[str]:
+    """Instances whose allocations may differ from their request in number or size. By flavor, of which there are few; the caller looks
+    closer.
+    """
+    from_volume = sa.case((_boots_from_volume, 1), else_=0).label("from_volume")
+    columns = (instances.c.uuid, instances.c.flavor, from_volume)
+    whose = instances.outerjoin(allocations, allocations.c.instance_uuid == instances.c.uuid)
+    held = sa.select(*columns, allocations.c.resource_class, allocations.c.amount).select_from(whose)
+    amounts = held.where(placed, view.about(instances.c.uuid)).subquery()
+    number = sa.func.count(amounts.c.resource_class).label("number")
+    numbers = sa.select(amounts.c.uuid, amounts.c.flavor, amounts.c.from_volume, number)
+    counts = numbers.group_by(amounts.c.uuid, amounts.c.flavor, amounts.c.from_volume).subquery()
     suspects: set[str] = set()
-    for flavor, resource_class, amount in view.conn.execute(joined.where(placed, view.about(instances.c.uuid)).group_by(*group)):
-        record = Flavor.from_dict(flavor)
-        full = record.resources().get(resource_class, 0)
-        plausible = {full, full - record.root_gb} if resource_class == "DISK_GB" else {full}
-        if amount not in plausible:
-            these = sa.and_(allocations.c.resource_class == resource_class, allocations.c.amount == amount)
-            of_flavor = instances.c.flavor == sa.bindparam("flavor", flavor, type_=instances.c.flavor.type)
-            query = sa.select(instances.c.uuid).join(allocations, allocations.c.instance_uuid == instances.c.uuid)
-            suspects |= set(view.conn.execute(query.where(placed, these, of_flavor, view.about(instances.c.uuid))).scalars())
+    for table, names in ((amounts, ("resource_class", "amount")), (counts, ("number",))):
+        keys = [table.c[name] for name in ("flavor", "from_volume", *names)]
+        for flavor, is_from_volume, *told in view.conn.execute(sa.select(*keys).distinct()):
+            wanted = _wanted(flavor, bool(is_from_volume))
+            if told == [len(wanted)] or (len(told) == 2 and told[0] is not None and wanted.get(told[0]) == told[1]):
+                continue
+            of_flavor = table.c.flavor == sa.bindparam("flavor", flavor, type_=instances.c.flavor.type)
+            these = [table.c[name] == value for name, value in zip(names, told, strict=True)]
+            suspects |= set(view.conn.execute(sa.select(table.c.uuid).where(of_flavor, keys[1] == is_from_volume, *these)).scalars())
     return suspects
 
 
@@ -132,15 +155,17 @@ def usage_miscounted(view: View) -> Iterator[Finding]:
 
 
 def port_without_instance(view: View) -> Iterator[Finding]:
-    """A port's owner is on a host."""
+    """A port's owner is on a host, and a port that a build made has an owner."""
+    is_owned = sa.and_(ports.c.device_id.is_not(None), ports.c.device_id != "")
     query = (
         sa.select(ports.c.id, ports.c.device_id, ports.c.host, ports.c.created_at, *_told)
         .outerjoin(instances, instances.c.uuid == ports.c.device_id)
-        .where(ports.c.device_id.is_not(None), ports.c.device_id != "", _no_guest, view.about(ports.c.id, ports.c.device_id))
+        .where(sa.or_(is_owned, ports.c.created_by_build.is_(True)), _no_guest, view.about(ports.c.id, ports.c.device_id))
     )
     for row in view.conn.execute(query):
         since = row.deleted_at or row.created_at
-        yield Finding("port_without_instance", row.id, f"of {row.device_id}: {_tell(row)}", row.host, row.device_id, since)
+        evidence = f"of {row.device_id}: {_tell(row)}" if row.device_id else "a build made it, and it belongs to nobody"
+        yield Finding("port_without_instance", row.id, evidence, row.host, row.device_id or None, since)
 
 
 def address_without_port(view: View) -> Iterator[Finding]:
@@ -178,7 +203,7 @@ def volume_stuck(view: View) -> Iterator[Finding]:
     """A volume's status is that of its attachment, or one that a job brings it out of."""
     status, state = volumes.c.status, attachments.c.state
     odd = sa.or_(
-        status.in_(("creating", "attaching", "deleting")),
+        status.not_in(("available", "reserved", "in-use", "error")),
         sa.and_(status.in_(("reserved", "in-use")), attachments.c.id.is_(None)),
         sa.and_(status == "available", state.is_not(None)),
         sa.and_(status == "reserved", state == "attached"),

@@ -19,10 +19,11 @@ from sqlalchemy.engine import Connection, RowMapping
 from hullwright.conductor.reconcile import checks
 from hullwright.conductor.reconcile.findings import KINDS, Finding, Outcome
 from hullwright.conductor.reconcile.repairs import OUTRUN, REPAIRS, Repair
-from hullwright.conductor.reconcile.view import Answer, View, ask_hosts, ref_of
+from hullwright.conductor.reconcile.view import Answer, View, ask_hosts, ask_images, open_work, ref_of, wanting_image
 from hullwright.conf import image as image_options
 from hullwright.drivers.image.local.store import ImageDirectory
 from hullwright.drivers.registry import Drivers
+from hullwright.drivers.virt.contract import VirtDriver
 from hullwright.objects.errors import HullwrightError, InstanceNotFound
 from hullwright.objects.states import OPEN_JOB_STATES
 from hullwright.persistence import actions, hosts, instances, jobs
@@ -31,6 +32,7 @@ from hullwright.persistence.database import Database, now
 LOG = logging.getLogger(__name__)
 ACTION = "reconcile"
 MESSAGE_MAX = 255  # characters of an action's message
+_STANDING_TOLD = 10  # names of what stands on a damaged image
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,7 @@ class Look:
     silent: Mapping[str, str]  # host -> why it could not be asked
     answers: Mapping[str, Answer]
     began_at: float
+    since: float | None = None  # see `View`
 
     def keys(self) -> dict[str, float]:
         """Key of each finding -> since when."""
@@ -66,40 +69,56 @@ class Doctor:
 
     # --- Looking ---------------------------------------------------------------------------------------------------------
 
-    def look(self, *, names: Collection[str] | None = None, kinds: Collection[str] = tuple(KINDS)) -> Look:
-        """One look at the records and at the hosts, or at those `names` only; findings that are not about a host come with either.
+    def look(
+        self,
+        *,
+        names: Collection[str] | None = None,
+        kinds: Collection[str] = tuple(KINDS),
+        since: float | None = None,
+        deep: bool = False,
+        images: Collection[str] | None = None,
+    ) -> Look:
+        """One look at the records and at the hosts, or at those `names` only, whose findings alone are told then.
 
+        `since`: see `View`; None: by hand, base images included. Of these, `images` only; `deep`: all are read back.
         Raises: DatabaseUnavailable.
         """
-        began_at = now()
         with self._db.read() as conn:
             known = [host for host in hosts.list_all(conn) if names is None or host.name in names]
+        up = [host for host in known if not host.forced_down]
+        damaged: Mapping[str, Mapping[str, str]] = {}
+        unread: Mapping[str, str] = {}
+        if since is None and "base_image_damaged" in kinds:  # before all else: it may take long
+            damaged, unread = ask_images(self._drivers, up, self._conf, deep=deep, only=images)
+        began_at = now()
+        with self._db.read() as conn:
             busy = self._busy(conn)
-        answers, silent = ask_hosts(self._drivers, [host for host in known if not host.forced_down], self._conf)
-        silent |= {host.name: "it was forced down" for host in known if host.forced_down}
+        answers, silent = ask_hosts(self._drivers, up, self._conf)
+        answers = {name: dataclasses.replace(answer, damaged_images=damaged.get(name, {})) for name, answer in answers.items()}
+        silent = {**unread, **silent} | {host.name: "it was forced down" for host in known if host.forced_down}
         with self._db.snapshot() as conn:
-            view = View(conn, answers, began_at=began_at, busy_before=busy, uploading=self._is_uploading)
+            view = View(conn, answers, began_at=began_at, busy_before=busy, uploading=self._is_uploading, since=since)
             found = tuple(checks.run(view, [kind for kind in checks.CHECKS if kind in kinds]))
         if names is not None:
             found = tuple(finding for finding in found if finding.host in names)
-        return Look(found, silent, answers, began_at)
+        return Look(found, silent, answers, began_at, since)
 
-    def examine(self, *, grace_seconds: float, names: Collection[str] | None = None, kinds: Collection[str] = tuple(KINDS)) -> Look:
-        """Look twice; what both looks have.
+    def examine(
+        self, *, grace_seconds: float, names: Collection[str] | None = None, kinds: Collection[str] = tuple(KINDS), deep: bool = False
+    ) -> Look:
+        """Look twice by hand; what both looks have.
 
         Raises: DatabaseUnavailable.
         """
-        first = self.look(names=names, kinds=kinds)
+        first = self.look(names=names, kinds=kinds, deep=deep)
         if not first.findings:
             return first
         time.sleep(grace_seconds)
-        return self.look(names=names, kinds=kinds).confirming(first.keys())
+        images = {finding.subject for finding in first.findings if finding.kind == "base_image_damaged"}
+        return self.look(names=names, kinds=kinds, deep=deep, images=images).confirming(first.keys())
 
     def _busy(self, conn: Connection) -> set[str]:
-        return {
-            str(job.instance_uuid or job.inputs.get("instance_uuid"))
-            for job in jobs.list_jobs(conn, states=OPEN_JOB_STATES, limit=1_000_000)
-        }
+        return {job.instance_uuid for job in open_work(conn) if job.instance_uuid is not None}
 
     def _is_uploading(self, image_id: str) -> bool:
         return self._images is not None and self._images.is_being_written(image_id)
@@ -117,6 +136,8 @@ class Doctor:
         for finding in look.findings:
             if finding.kind not in kinds:
                 outcomes.append(Outcome(finding, "found"))
+            elif not KINDS[finding.kind].is_mendable:
+                outcomes.append(Outcome(finding, "refused", f"nothing mends it safely: {finding.repair}"))
             elif KINDS[finding.kind].needs_consent and not with_consent:
                 outcomes.append(Outcome(finding, "refused", "it might be somebody's after all: nothing is done without consent"))
             else:
@@ -125,7 +146,8 @@ class Doctor:
 
     def _mend(self, run: Repair, look: Look, finding: Finding) -> Outcome:
         try:
-            outcome = self._discard_image(finding) if finding.kind == "base_image_half" else self._repair(run, look, finding)
+            by_its_host = {"base_image_half": self._discard_image, "base_image_damaged": self._evict_image}.get(finding.kind)
+            outcome = by_its_host(finding) if by_its_host is not None else self._repair(run, look, finding)
         except OUTRUN as error:
             outcome = Outcome(finding, "gone", f"somebody was quicker: {error}")
         except HullwrightError as error:
@@ -164,16 +186,34 @@ class Doctor:
             uploading=self._is_uploading,
             only=finding.subject,
             not_counting=run.posted,
+            since=look.since,
         )
         return next((found for found in checks.run(view, [finding.kind]) if found.key == finding.key), None)
 
     def _discard_image(self, finding: Finding) -> Outcome:
         """The host's own protocol for transfers tells whether somebody is at it; no transaction of ours could."""
-        with self._db.read() as conn:
-            host = hosts.get(conn, str(finding.host))
-        if self._drivers.virt(ref_of(host)).discard_half_image(finding.subject):
+        if self._virt_of(finding).discard_half_image(finding.subject):
             return Outcome(finding, "mended", "deleted")
         return Outcome(finding, "gone", "somebody went on with it")
+
+    def _evict_image(self, finding: Finding) -> Outcome:
+        """The host knows what stands on the image; what is about to, the records know."""
+        with self._db.read() as conn:
+            builds = wanting_image(conn, finding.subject)
+        if builds:
+            return Outcome(finding, "refused", f"servers are being built from it: {', '.join(builds)}; try again when they are done")
+        standing = self._virt_of(finding).evict_image(finding.subject)
+        if standing is None:
+            return Outcome(finding, "gone", "it is whole, or somebody is at it")
+        if standing:
+            told = ", ".join(standing[:_STANDING_TOLD]) + (", ..." if len(standing) > _STANDING_TOLD else "")
+            advice = "rebuild those servers from what is sound, delete them, and try again"
+            return Outcome(finding, "refused", f"{len(standing)} disks or guests stand on it ({told}): {advice}")
+        return Outcome(finding, "mended", "put away; the next build has it fetched anew")
+
+    def _virt_of(self, finding: Finding) -> VirtDriver:
+        with self._db.read() as conn:
+            return self._drivers.virt(ref_of(hosts.get(conn, str(finding.host))))
 
     @staticmethod
     def _record(conn: Connection, run: Repair, finding: Finding, row: RowMapping, text: str) -> None:

@@ -86,8 +86,7 @@ def sync(
     changes = []
     for row in rows:
         power = powers.get(row.uuid)
-        seen = PowerState.NOSTATE if power is None else power
-        if row.power_state != seen or remedy(row.vm_state, power) is not Remedy.NONE:
+        if row.power_state != _seen(power) or remedy(row.vm_state, power) is not Remedy.NONE:
             change = _apply(db, host, row.uuid, power, asked_at, request_id)
             if change is not None:
                 changes.append(change)
@@ -96,31 +95,47 @@ def sync(
 
 def _apply(db: Database, host: str, uuid: str, power: PowerState | None, asked_at: float, request_id: str) -> Change | None:
     """One transaction, in which nothing has happened to the instance since its host was asked; else None."""
-    seen = PowerState.NOSTATE if power is None else power
     with db.write() as conn:
-        query = sa.select(instances_table).where(instances_table.c.uuid == uuid).with_for_update()
-        row = conn.execute(query).first()
-        is_quiet = row is not None and (row.deleted_at, row.task_state, row.host) == (None, None, host) and row.updated_at < asked_at
-        if row is None or not is_quiet or _has_work(conn, uuid):
-            return None
-        needed = remedy(row.vm_state, power)
-        if needed is Remedy.NONE and row.power_state == seen:
-            return None
-        changes: dict[str, Any] = {"power_state": seen}
-        job_uuid = None
-        if needed is not Remedy.NONE:
-            changes["task_state"] = TaskState.POWERING_OFF
-            inputs = {"instance_uuid": uuid, "force": needed is Remedy.FORCE_STOP}
-            job_uuid = jobs.post(conn, kind="stop_instance", instance_uuid=uuid, inputs=inputs, request_id=request_id)
-        instances.transition(conn, uuid, expected_task_state=(None,), **changes)
-        if job_uuid is not None:
-            asked = {"instance_uuid": uuid, "request_id": request_id, "project_id": row.project_id, "user_id": USER}
-            why = f"power_state: the guest is {seen.name}, the instance {row.vm_state}: {needed.replace('_', ' ')}"
-            told = actions.new_row(**asked, action="reconcile", job_uuid=None) | {"message": why}
-            stop = actions.new_row(**asked, action="stop", job_uuid=job_uuid) | {"message": None}
-            actions.start_rows(conn, [told, stop])
-    LOG.warning("Instance %s on %s is %s, its guest is %s: %s", uuid, host, row.vm_state, seen.name, needed)
+        change = bring_in_line(conn, host, uuid, power, asked_at=asked_at, request_id=request_id)
+        if change is not None and change.job_uuid is not None:
+            why = f"power_state: the guest is {_seen(power).name}, the instance {change.vm_state}: {change.remedy.replace('_', ' ')}"
+            row = instances.get_row(conn, uuid)
+            asked = {"instance_uuid": uuid, "request_id": request_id, "project_id": row["project_id"], "user_id": USER}
+            actions.start_rows(conn, [actions.new_row(**asked, action="reconcile", job_uuid=None) | {"message": why}])
+    if change is not None:
+        LOG.warning("Instance %s on %s is %s, its guest is %s: %s", uuid, host, change.vm_state, _seen(power).name, change.remedy)
+    return change
+
+
+def bring_in_line(
+    conn: sa.Connection, host: str, uuid: str, power: PowerState | None, *, asked_at: float, request_id: str
+) -> Change | None:
+    """In a write transaction: copy what was seen at `asked_at`, and post the stop that it calls for; None when nothing is to be done.
+
+    An instance that has changed since then, or has work, is left alone.
+    """
+    seen = _seen(power)
+    row = conn.execute(sa.select(instances_table).where(instances_table.c.uuid == uuid).with_for_update()).first()
+    is_quiet = row is not None and (row.deleted_at, row.task_state, row.host) == (None, None, host) and row.updated_at < asked_at
+    if row is None or not is_quiet or _has_work(conn, uuid):
+        return None
+    needed = remedy(row.vm_state, power)
+    if needed is Remedy.NONE and row.power_state == seen:
+        return None
+    changes: dict[str, Any] = {"power_state": seen}
+    job_uuid = None
+    if needed is not Remedy.NONE:
+        changes["task_state"] = TaskState.POWERING_OFF
+        inputs = {"instance_uuid": uuid, "force": needed is Remedy.FORCE_STOP}
+        job_uuid = jobs.post(conn, kind="stop_instance", instance_uuid=uuid, inputs=inputs, request_id=request_id)
+        asked = {"instance_uuid": uuid, "request_id": request_id, "project_id": row.project_id, "user_id": USER}
+        actions.start(conn, **asked, action="stop", job_uuid=job_uuid)
+    instances.transition(conn, uuid, expected_task_state=(None,), **changes)
     return Change(uuid, row.vm_state, row.power_state, int(seen), needed, job_uuid)
+
+
+def _seen(power: PowerState | None) -> PowerState:
+    return PowerState.NOSTATE if power is None else power
 
 
 def _has_work(conn: sa.Connection, uuid: str) -> bool:

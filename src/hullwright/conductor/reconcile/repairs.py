@@ -14,6 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from hullwright.conductor.reconcile import power
 from hullwright.conductor.reconcile.findings import Finding
 from hullwright.flows import catalog
 from hullwright.objects.errors import InstanceNotFound, UnexpectedTaskStateError, VolumeInvalidState
@@ -72,6 +73,12 @@ def _usage_miscounted(run: Repair, conn: Connection, finding: Finding) -> Done:
 
 def _port_without_instance(run: Repair, conn: Connection, finding: Finding) -> Done:
     return ("deleted" if ports.give_up(conn, finding.subject) else "freed for its user"), None
+
+
+def _port_misbound(run: Repair, conn: Connection, finding: Finding) -> Done:
+    host = finding.data["host"]
+    ports.bind(conn, [finding.subject], host)
+    return f"it is bound to {host or 'no host'}", None
 
 
 def _address_without_port(run: Repair, conn: Connection, finding: Finding) -> Done:
@@ -177,6 +184,8 @@ def _give_up(run: Repair, conn: Connection, finding: Finding) -> Done:
 
 def _job_without_instance(run: Repair, conn: Connection, finding: Finding) -> Done:
     ended = job_repairs.cancel(conn, finding.subject)
+    if ended:
+        actions.finish(conn, finding.subject, failed=True)
     return ("cancelled" if ended else "its conductor is asked to stop"), None
 
 
@@ -193,6 +202,12 @@ def _attempt_unclosed(run: Repair, conn: Connection, finding: Finding) -> Done:
         return "closed as succeeded", None
     attempts.end(conn, job_uuid, number, AttemptState.FAILED, error="Error", reason="its job ended without closing it")
     return "closed as failed", None
+
+
+def _action_unclosed(run: Repair, conn: Connection, finding: Finding) -> Done:
+    failed = bool(finding.data["failed"])
+    actions.finish(conn, finding.data["job_uuid"], failed=failed)
+    return f"closed as {'failed' if failed else 'done'}", None
 
 
 def _conductor_stale(run: Repair, conn: Connection, finding: Finding) -> Done:
@@ -222,6 +237,16 @@ def _guest_missing(run: Repair, conn: Connection, finding: Finding) -> Done:
     return "the instance is in ERROR and says why", None
 
 
+def _power_state_wrong(run: Repair, conn: Connection, finding: Finding) -> Done:
+    seen = PowerState[str(finding.data["seen"])]
+    asked_at = float(finding.data["asked_at"])
+    change = power.bring_in_line(conn, str(finding.host), finding.subject, seen, asked_at=asked_at, request_id=run.request_id)
+    if change is None or change.job_uuid is None:
+        return f"it is told to be {seen.name}", None
+    run.posted.append(change.job_uuid)
+    return "it is stopped", change.job_uuid
+
+
 def _network_left(run: Repair, conn: Connection, finding: Finding) -> Done:
     run.sweep = run.sweep or run.post(conn, "sweep_networks")
     return "hosts are swept", run.sweep
@@ -232,6 +257,7 @@ REPAIRS: dict[str, Callable[[Repair, Connection, Finding], Done]] = {
     "instance_without_allocation": _instance_without_allocation,
     "usage_miscounted": _usage_miscounted,
     "port_without_instance": _port_without_instance,
+    "port_misbound": _port_misbound,
     "address_without_port": _address_without_port,
     "attachment_without_instance": _attachment_without_instance,
     "volume_stuck": _volume_stuck,
@@ -242,12 +268,14 @@ REPAIRS: dict[str, Callable[[Repair, Connection, Finding], Done]] = {
     "job_without_instance": _job_without_instance,
     "job_orphaned": _job_orphaned,
     "attempt_unclosed": _attempt_unclosed,
+    "action_unclosed": _action_unclosed,
     "conductor_stale": _conductor_stale,
     "guest_of_deleted": _clean_host,
     "guest_misplaced": _clean_host,
     "guest_elsewhere": _clean_host,
     "guest_unknown": _clean_host,
     "guest_missing": _guest_missing,
+    "power_state_wrong": _power_state_wrong,
     "files_left": _clean_host,
     "files_elsewhere": _clean_host,
     "files_unknown": _clean_host,

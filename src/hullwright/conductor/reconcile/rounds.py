@@ -33,7 +33,7 @@ CONFIRMED_MAX = 5000  # findings that are looked at again; the rest waits for th
 def mended_kinds(conf: Any) -> set[str]:
     """What is mended without asking."""
     options = conf.reconcile
-    kinds = set(options.mend) & set(KINDS)
+    kinds = {kind for kind in options.mend if kind in KINDS and KINDS[kind].is_mendable}
     if options.running_deleted_instance_action == "reap":
         kinds.add("guest_of_deleted")
     else:
@@ -43,17 +43,21 @@ def mended_kinds(conf: Any) -> set[str]:
 
 def looked_for(conf: Any) -> Collection[str]:
     """What is looked for without being asked."""
-    unwanted = {"guest_of_deleted"} if conf.reconcile.running_deleted_instance_action == "noop" else set()
+    unwanted = {"power_state_wrong"}  # rounds of their own are made for it
+    if conf.reconcile.running_deleted_instance_action == "noop":
+        unwanted.add("guest_of_deleted")
     return [kind for kind in KINDS if kind not in unwanted]
 
 
 def reconcile(shared: Shared, inputs: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Look, or look again and mend. Inputs: request_id; `seen`, key -> since, of what the first look found.
+    """Look, or look again and mend. Inputs: request_id; `since`, from when on what ended is examined; `seen`, key -> since, of what the
+    first look found.
 
     Raises: DatabaseUnavailable.
     """
     doctor, conf = Doctor(shared.db, shared.drivers, shared.conf), shared.conf
-    look = doctor.look(kinds=looked_for(conf))
+    since = float(inputs.get("since", 0.0))
+    look = doctor.look(kinds=looked_for(conf), since=since)
     request_id = str(inputs["request_id"])
     seen = inputs.get("seen")
     if seen is None:
@@ -65,7 +69,7 @@ def reconcile(shared: Shared, inputs: Mapping[str, Any]) -> dict[str, Any] | Non
                     conn,
                     kind=RECONCILE,
                     instance_uuid=None,
-                    inputs={"request_id": request_id, "seen": first},
+                    inputs={"request_id": request_id, "since": since, "seen": first},
                     request_id=request_id,
                     not_before=not_before,
                 )

@@ -7,7 +7,7 @@ Drivers raise only errors from `objects.errors` and translate foreign ones once,
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from hullwright.objects.guests import GuestInfo, GuestSpec
@@ -103,6 +103,23 @@ class VirtDriver(ABC):
         Raises: HypervisorError, HypervisorUnavailable.
         """
         return False
+
+    def damaged_images(self, *, deep: bool = False, only: Collection[str] | None = None) -> Mapping[str, str]:
+        """Images in the host's cache that count as whole and are not what was verified there -> what is wrong with each.
+
+        Those whose file was written to since then are read back and compared with their checksum; `deep`: all are, against disks that
+        forget by themselves. `only`: these. Takes as long as the reading takes.
+        Raises: HypervisorError, HypervisorUnavailable.
+        """
+        return {}
+
+    def evict_image(self, image_id: str) -> Sequence[str] | None:
+        """Leave nothing of a damaged image, so that the next build has it fetched anew; unless something stands on it.
+
+        Answers the names of what does; none: it is gone. None: it is not damaged, or somebody is at it.
+        Raises: HypervisorError, HypervisorUnavailable.
+        """
+        return None
 
     def watch(self, tell: WatchGuests) -> bool:
         """Call `tell` whenever a guest starts, stops or pauses, for as long as this driver is open; False when the hypervisor cannot.

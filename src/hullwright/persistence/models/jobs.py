@@ -58,6 +58,11 @@ jobs = Table(
     Index("ix_jobs_owner", "owner"),
     # Only those that wait for room: the queue is as long as it is, whatever else there was.
     Index("ix_jobs_waiting", "waits_for", "id", sqlite_where=text("waits_for IS NOT NULL"), postgresql_where=text("waits_for IS NOT NULL")),
+    # What ended lately is examined (`conductor/reconcile`), whatever ended before.
+    Index(
+        "ix_jobs_finished", "finished_at", sqlite_where=text("finished_at IS NOT NULL"), postgresql_where=text("finished_at IS NOT NULL")
+    ),
+    Index("ix_jobs_stuck", "id", sqlite_where=text("state = 'stuck'"), postgresql_where=text("state = 'stuck'")),
 )
 
 logbooks = Table(

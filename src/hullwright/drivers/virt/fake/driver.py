@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
@@ -166,6 +167,22 @@ class FakeDriver(VirtDriver):
         """Forget the part, unless a transfer holds it."""
         with self.host.call("discard_half_image", image_id), alone_with_image(self.host, image_id, wait=False) as alone:
             return alone and self.host.things.drop("parts", image_id, "discard_part")
+
+    def damaged_images(self, *, deep: bool = False, only: Collection[str] | None = None) -> dict[str, str]:
+        """Those that a test gave a `damage`."""
+        with self.host.call("damaged_images"):
+            things = self.host.things.all("images")
+        return {image_id: thing["damage"] for image_id, thing in things.items() if "damage" in thing and (only is None or image_id in only)}
+
+    def evict_image(self, image_id: str) -> list[str] | None:
+        """Forget it, unless guests were made from it."""
+        with self.host.call("evict_image", image_id):
+            if "damage" not in (self.host.things.get("images", image_id) or {}):
+                return None
+            standing = [guest["name"] for guest in self.host.things.all("guests").values() if guest.get("image_id") == image_id]
+            if not standing:
+                self.host.things.drop("images", image_id, "evict")
+            return standing
 
     def watch(self, tell: WatchGuests) -> bool:
         """Follow the journal, where the host's URI asks for it (`?events=1`): a thread for each of thousands of hosts would cost."""

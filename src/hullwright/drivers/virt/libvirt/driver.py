@@ -6,6 +6,7 @@ No state is kept but connections: any process may make the next call.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -14,6 +15,7 @@ from hullwright.drivers.libvirt_pool import LibvirtPool, load_libvirt
 from hullwright.drivers.virt.contract import ImageSource, ReportProgress, VirtDriver, WatchGuests
 from hullwright.drivers.virt.libvirt import capabilities, config_drive, disks, domain_xml, domains
 from hullwright.drivers.virt.libvirt.image_cache import cached_images
+from hullwright.drivers.virt.libvirt.image_check import ImageCheck
 from hullwright.drivers.virt.libvirt.image_transfer import ImageCache
 from hullwright.objects import fence
 from hullwright.objects.errors import HypervisorError, InstanceNotFound
@@ -38,6 +40,7 @@ class LibvirtDriver(VirtDriver):
         self._told: WatchGuests | None = None
         self._known: tuple[Any, capabilities.Capabilities] | None = None
         self._images = ImageCache(host, self._pool, self._connections, self._options.image_stale_seconds)
+        self._checks = ImageCheck(host, self._pool, self._connections, self._options.image_stale_seconds)
 
     # --- the host ---------------------------------------------------------------------------------------------------
 
@@ -193,6 +196,14 @@ class LibvirtDriver(VirtDriver):
     def discard_half_image(self, image_id: str) -> bool:
         """See VirtDriver.discard_half_image. Waits for a sign of life of whoever held the transfer."""
         return self._images.discard_half(image_id)
+
+    def damaged_images(self, *, deep: bool = False, only: Collection[str] | None = None) -> dict[str, str]:
+        """See VirtDriver.damaged_images."""
+        return self._checks.damaged(deep=deep, only=only)
+
+    def evict_image(self, image_id: str) -> list[str] | None:
+        """See VirtDriver.evict_image."""
+        return self._checks.evict(image_id)
 
     def watch(self, tell: WatchGuests) -> bool:
         """See VirtDriver.watch."""

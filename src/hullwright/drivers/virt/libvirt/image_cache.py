@@ -34,10 +34,15 @@ _PROCESS = uuid.uuid4().hex
 _active: set[str] = set()  # owners of transfers that this process is making right now
 
 
-def cached_images(pool: Any) -> tuple[str, ...]:
-    """The ids of the images that lie in the host's pool whole."""
+def whole_images(pool: Any) -> list[str]:
+    """The ids of the images that count as whole in the host's pool."""
     names = (name.removesuffix(".ok") for name in pool.listVolumes() if name.endswith(".ok"))
-    return tuple(sorted(found[1] for name in names if (found := _NAME.match(name))))[:IMAGES_TOLD_MAX]
+    return sorted(found[1] for name in names if (found := _NAME.match(name)))
+
+
+def cached_images(pool: Any) -> tuple[str, ...]:
+    """The same, as many as are told to schedulers."""
+    return tuple(whole_images(pool)[:IMAGES_TOLD_MAX])
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +57,8 @@ class Record:
     owner: str = ""
     held: bool = False  # the owner is at it, or died
     beat: int = 0  # goes up while the owner lives and done_bytes does not
+    checksum: str = ""  # of a whole image: sha256:... or md5:... of its bytes; empty: not known
+    written: str = ""  # of a whole image: when its file was last written to, as libvirt tells it
 
     def encode(self) -> bytes:
         """As stored; the length is fixed, so that a volume is overwritten in place."""
@@ -211,12 +218,27 @@ class Entry:
         """Somebody else made the image whole before we began."""
         self._delete_records()
 
-    def complete(self) -> None:
+    def complete(self, checksum: str) -> None:
         """Declare the image whole."""
+        base = self.base()
+        written = storage.written_at(base) if base is not None else ""
+        self.mark_whole(replace(self.record, owner="", held=False, checksum=checksum, written=written))
+
+    def mark_whole(self, record: Record) -> None:
+        """Have the mark that says so, and no records of transfers."""
         name = f"{self.name}.ok"
         marker = storage.make_volume(self.pool, name, RECORD_BYTES) or storage.find_volume(self.pool, name)
-        storage.write(self.connection, marker, replace(self.record, owner="", held=False).encode())
+        storage.write(self.connection, marker, record.encode())
         self._delete_records()
+
+    def mark(self) -> Record | None:
+        """What was written down when the image was declared whole; None when it was not."""
+        marker = storage.find_volume(self.pool, f"{self.name}.ok")
+        return None if marker is None else self._read(marker)
+
+    def unmark(self) -> None:
+        """Have whoever wants the image wait until we are done with it."""
+        storage.delete_volume(self.pool, f"{self.name}.ok")
 
     def discard(self) -> None:
         """Leave nothing of an image that is not whole; the bytes go first, and the records speak of nothing then."""

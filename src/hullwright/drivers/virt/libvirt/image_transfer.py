@@ -118,10 +118,10 @@ class _Transfer:
                 return
             resumed = self.entry.record.done_bytes > 0
             self._fetch()
-            self._check(resumed)
+            checksum = self._check(resumed)
             if not self.entry.still_ours():
                 raise _Superseded
-            self.entry.complete()
+            self.entry.complete(checksum)
         except (ImageUnacceptable, ImageCorrupt, HostDiskFull):
             self.entry.discard()
             raise
@@ -225,13 +225,17 @@ class _Transfer:
 
     # --- verifying --------------------------------------------------------------------------------------------------
 
-    def _check(self, resumed: bool) -> None:
-        if resumed and self.sums.wanted:
+    def _check(self, resumed: bool) -> str:
+        """Answers the checksum; empty for an image that has none to compare with and came in pieces."""
+        if resumed and not self.sums.wanted:
+            return ""
+        if resumed:
             self.sums = _Sums(self.image)
             self._read_back(self.sums.add)
         reason = self.sums.complaint()
         if reason:
             raise ImageCorrupt(image=self.image.id, host=self.host.name, reason=reason)
+        return self.sums.told()
 
     def _read_back(self, sink: Callable[[bytes], None]) -> None:
         """Read the whole from the host, with signs of life for those who wait for us."""
@@ -254,7 +258,8 @@ class _Sums:
         pairs = (("sha256", image.checksum_sha256), ("md5", image.checksum_md5))
         # The strongest is enough; md5 only where an image service has no better.
         self.wanted = [(name, value.lower()) for name, value in pairs if value][:1]
-        self._hashes = [(hashlib.new(name, usedforsecurity=False), value) for name, value in self.wanted]
+        # An image without any gets one, so that its copy on the host can be checked later.
+        self._hashes = [(hashlib.new(name, usedforsecurity=False), value) for name, value in self.wanted or [("sha256", "")]]
 
     def add(self, chunk: bytes) -> None:
         for found, _ in self._hashes:
@@ -263,6 +268,10 @@ class _Sums:
     def complaint(self) -> str | None:
         """What is wrong, or None."""
         for found, value in self._hashes:
-            if found.hexdigest() != value:
+            if value and found.hexdigest() != value:
                 return f"its {found.name} is {found.hexdigest()}, not {value}"
         return None
+
+    def told(self) -> str:
+        """As records of images keep it."""
+        return ", ".join(f"{found.name}:{found.hexdigest()}" for found, _ in self._hashes)

@@ -254,6 +254,13 @@ def upgrade() -> None:
         sa.UniqueConstraint("uuid", name=op.f("uq_jobs_uuid")),
     )
     with op.batch_alter_table("jobs", schema=None) as batch_op:
+        batch_op.create_index(
+            "ix_jobs_finished",
+            ["finished_at"],
+            unique=False,
+            sqlite_where=sa.text("finished_at IS NOT NULL"),
+            postgresql_where=sa.text("finished_at IS NOT NULL"),
+        )
         batch_op.create_index("ix_jobs_instance", ["instance_uuid", "id"], unique=False)
         batch_op.create_index(
             "ix_jobs_open",
@@ -263,6 +270,13 @@ def upgrade() -> None:
             postgresql_where=sa.text("state IN ('queued', 'running')"),
         )
         batch_op.create_index("ix_jobs_owner", ["owner"], unique=False)
+        batch_op.create_index(
+            "ix_jobs_stuck",
+            ["id"],
+            unique=False,
+            sqlite_where=sa.text("state = 'stuck'"),
+            postgresql_where=sa.text("state = 'stuck'"),
+        )
         batch_op.create_index(
             "ix_jobs_waiting",
             ["waits_for", "id"],
