@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from typing import Any, ClassVar
 
+from taskflow import states as flow_states
 from taskflow import storage as taskflow_storage
 from taskflow.engines.action_engine import compiler, engine, runtime
 from taskflow.flow import Flow
@@ -90,7 +91,22 @@ class _FreeLock:
 
 
 class LeanStorage(taskflow_storage.Storage):  # type: ignore[misc]
-    """TaskFlow's storage without progress records and without five-second sleeps: our store raises what must stop the engine itself."""
+    """TaskFlow's storage without progress records and without five-second sleeps: our store raises what must stop the engine itself.
+
+    And without memory of failures that are over: TaskFlow would go on telling why a step failed in an attempt before this one.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for atom in self._flowdetail:
+            if atom.state in (flow_states.PENDING, flow_states.RUNNING):
+                self._failures[atom.name].clear()
+
+    def set_atom_state(self, atom_name: str, state: str) -> None:
+        """A step that is about to be tried again has not failed yet."""
+        super().set_atom_state(atom_name, state)
+        if state == flow_states.PENDING:
+            self._failures[atom_name].clear()
 
     def set_task_progress(self, task_name: str, progress: float, details: Any = None) -> None:
         """Not kept: a running step is one event, and long steps tell their own progress."""

@@ -23,7 +23,7 @@ from hullwright.drivers.virt.contract import VirtDriver
 from hullwright.drivers.volume.contract import VolumeDriver
 from hullwright.objects import fence
 from hullwright.objects.builds import Job
-from hullwright.objects.errors import BuildTimedOut, HypervisorTimeout, LeaseLost
+from hullwright.objects.errors import BuildTimedOut, HypervisorTimeout, LeaseLost, ServiceTimeout
 from hullwright.objects.hosts import HostRef
 from hullwright.objects.instances import Instance, RequestSpec
 from hullwright.persistence import events, hosts, instances
@@ -171,11 +171,21 @@ class RunContext:
         self._check_lease()
         step = _current_step.get()
         if step in self._given_up:
-            raise HypervisorTimeout(host=host or self.session.host or self.instance.host, step=step, seconds=self._given_up.pop(step))
+            self._raise_timeout(host or self.session.host, step)
         self._check_deadline()
         self.session.flush(heed_cancel=not self.undoing)
         if acts_on := host or self.session.host:
             self._acts_on[step] = acts_on
+
+    def _raise_timeout(self, host: str | None, step: str) -> None:
+        """Fail a step whose last run was given up. Not an undo that concerns no host: it cannot be left to later, so it is tried again."""
+        if host is None and (self.job.instance_uuid or "instance_uuid" in self.job.inputs):
+            host = self.instance.host
+        seconds = self._given_up.pop(step)
+        if host is not None:
+            raise HypervisorTimeout(host=host, step=step, seconds=seconds)
+        if not self.undoing:
+            raise ServiceTimeout(step=step, seconds=seconds)
 
     def check(self) -> None:
         """For drivers, by `objects.fence`: just before an effect, however long ago the door was.

@@ -387,6 +387,13 @@ class HypervisorTimeout(HypervisorUnavailable):
     hint = "Check the host's libvirtd and storage; raise [conductor] step_timeouts if such a step may take longer."
 
 
+class ServiceTimeout(Unavailable):
+    """A call to another service, for something that is on no host yet, never came back."""
+
+    message = "The service did not answer within {seconds:.0f} s (step {step})"
+    hint = "Check the network, volume and image services; raise [conductor] step_timeouts if such a step may take longer."
+
+
 class HypervisorError(Reschedulable):
     """The hypervisor refused or failed an operation."""
 
