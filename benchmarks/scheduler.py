@@ -33,8 +33,9 @@ from hullwright.conf import opts
 from hullwright.objects.errors import ComputeResourcesUnavailable, NoValidHost
 from hullwright.objects.flavors import Flavor
 from hullwright.objects.hosts import HostFacts
-from hullwright.objects.instances import RequestSpec
-from hullwright.persistence import allocations, schema
+from hullwright.objects.instances import Instance, RequestSpec
+from hullwright.objects.states import TaskState, VmState
+from hullwright.persistence import allocations, instances, schema
 from hullwright.persistence.database import Database, now
 from hullwright.persistence.models.hosts import hosts, inventories
 from hullwright.scheduler import filters
@@ -44,13 +45,13 @@ from hullwright.scheduler.select import Scheduler
 RESULTS = Path(__file__).parent / "results"
 FLAVOR = Flavor("bench", "bench", vcpus=1, memory_mb=512, root_gb=1)
 FACTS = HostFacts("h", "QEMU", 7002022, vcpus=64, memory_mb=262144, disk_gb=4000, disk_free_gb=4000)
-IMAGE = {"hw_architecture": "x86_64", "img_hv_type": "qemu"}
+IMAGE = {"hw_architecture": "x86_64", "img_hv_type": "qemu", "os_distro": "debian"}
 CLAIMS_PER_SECOND = 1000
 
 
 def spec() -> RequestSpec:
     """One request with an image that says what it needs."""
-    return RequestSpec(str(uuid.uuid4()), "bench", "bench", FLAVOR, image_properties=IMAGE, image_disk_format="qcow2")
+    return RequestSpec(str(uuid.uuid4()), "bench", "bench", FLAVOR, "image", image_properties=IMAGE, image_disk_format="qcow2")
 
 
 def furnish(db: Database, count: int, *, equal: bool = False) -> None:
@@ -178,14 +179,22 @@ def every_filter(conf: Any) -> list[str]:
     return [name for name in found if name != "all_hosts"]
 
 
+def configured(title: str) -> Any:
+    """The options: the defaults, or with all filters on and with all weighers counting."""
+    conf = opts.load([])
+    if title == "all":
+        conf.set_override("enabled_filters", every_filter(conf), "scheduler")
+        conf.set_override("num_instances_weight_multiplier", -1.0, "scheduler")
+        conf.set_override("image_props_weight_multiplier", 1.0, "scheduler")
+    return conf
+
+
 def measure_select(db: Database, count: int, rounds: int) -> list[dict[str, object]]:
     """Rows for `count` hosts: default filters, all filters, the plain loop."""
     rows = []
     before = measure.memory_mib([os.getpid()])["rss"]
     for title in ("default", "all"):
-        conf = opts.load([])
-        if title == "all":
-            conf.set_override("enabled_filters", every_filter(conf), "scheduler")
+        conf = configured(title)
         scheduler = Scheduler(db, conf)
         begun = time.perf_counter()
         scheduler.select(spec(), {})
@@ -233,39 +242,54 @@ def _ms(times: list[float], percent: float) -> str:
 # --- Keeping current --------------------------------------------------------------------------------------------------
 
 
-def measure_refresh(db: Database, count: int, rounds: int) -> dict[str, object]:
-    """One refresh each tenth of a second's claims: a hundred hosts have changed each time."""
-    scheduler = Scheduler(db, opts.load([]))
-    scheduler.select(spec(), {})
-    snapshot, luck, times, idle = scheduler._snapshot, random.Random(2), [], []
+def measure_refresh(db: Database, count: int, rounds: int, title: str) -> dict[str, object]:
+    """One refresh each tenth of a second's claims: an instance came to about a hundred hosts each time."""
+    scheduler = Scheduler(db, configured(title))
+    scheduler.refresh()
+    luck, times, idle = random.Random(2), [], []
     with db.read() as conn:
-        names = list(conn.execute(sa.select(hosts.c.id)).scalars())
-    read = snapshot.rows_read
+        known = [(row.id, row.name) for row in conn.execute(sa.select(hosts.c.id, hosts.c.name))]
+    read = rows_read(scheduler)
     for _ in range(rounds):
         with db.write() as conn:
             for _ in range(CLAIMS_PER_SECOND // 10):
-                here = inventories.c.host_id == luck.choice(names)
-                conn.execute(sa.update(inventories).where(here).values(used=inventories.c.used + 1))
+                begin_build(conn, spec(), *luck.choice(known))
         begun = time.perf_counter()
-        snapshot.refresh(0.0)
+        scheduler.refresh()
         times.append(time.perf_counter() - begun)
         begun = time.perf_counter()
-        snapshot.refresh(0.0)
+        scheduler.refresh()
         idle.append(time.perf_counter() - begun)
     return {
         "hosts": count,
+        "filters and weighers": title,
         "100 claims since p50 ms": _ms(times, 50),
         "p99 ms": _ms(times, 99),
         "nothing since p50 ms": _ms(idle, 50),
-        "rows read each": f"{(snapshot.rows_read - read) / rounds:.0f}",
+        "rows read each": f"{(rows_read(scheduler) - read) / rounds:.0f}",
         "share of a core at 1,000 claims/s": f"{measure.percentile(times, 50) * 10:.1%}",
     }
+
+
+def rows_read(scheduler: Scheduler) -> int:
+    """By all that keeps its view current."""
+    tally = scheduler._surroundings.image_tally
+    return scheduler._snapshot.rows_read + (tally.rows_read if tally is not None else 0)
+
+
+def begin_build(conn: Any, asked: RequestSpec, host_id: int, host: str) -> None:
+    """An instance that gets a host, as the claim step of a build gives it one."""
+    uuid = asked.instance_uuid
+    row = Instance(uuid, "vm", "bench", "bench", VmState.BUILDING, TaskState.SCHEDULING, 0, FLAVOR, "image", "vm", now(), now(), asked)
+    instances.create(conn, row)
+    allocations.claim(conn, instance_uuid=uuid, host_id=host_id, resources=asked.resources(), job_uuid=uuid)
+    instances.transition(conn, uuid, expected_task_state=(TaskState.SCHEDULING,), task_state=TaskState.NETWORKING, host=host)
 
 
 # --- Spreading --------------------------------------------------------------------------------------------------------
 
 
-def _conductor(url: str, overrides: dict[str, Any], turn: float, requests: int, threads: int, gate: Any, answers: Any) -> None:
+def _conductor(url: str, overrides: dict[str, Any], turn: tuple[int, int], requests: int, threads: int, gate: Any, answers: Any) -> None:
     """One scheduler and its requests, in a process of its own."""
     db = Database(url, pool_size=threads + 4)
     conf = opts.load([], {"scheduler": overrides})
@@ -289,7 +313,7 @@ def measure_herding(
         start = multiprocessing.get_context("spawn")
         gate, answers = start.Barrier(conductors), start.Queue()
         share = requests // conductors
-        turns = [number / conductors if own_turns else 0.0 for number in range(conductors)]
+        turns = [(number, conductors) if own_turns else (0, 1) for number in range(conductors)]
         processes = [start.Process(target=_conductor, args=(db.url, overrides, turn, share, threads, gate, answers)) for turn in turns]
         begun = time.perf_counter()
         for process in processes:
@@ -357,7 +381,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=16, help="of a conductor in herding; default 16")
     parser.add_argument("--herding-hosts", default="10,100")
     parser.add_argument("--conductors", default="1,2,4")
-    parser.add_argument("--same-turn", action="store_true", help="in herding, let all conductors begin with the same host")
+    parser.add_argument("--same-turn", action="store_true", help="in herding, let no conductor know of others")
     parser.add_argument("--set", action="append", default=[], metavar="OPTION=JSON", help="an option of [scheduler], for herding")
     parser.add_argument("--database", help="SQLAlchemy URL of a PostgreSQL database that may be emptied (default: SQLite)")
     parser.add_argument("--write", action="store_true", help="replace benchmarks/results/scheduler.md by what this run measures")
@@ -370,9 +394,10 @@ def main() -> int:
             if "select" in parts:
                 tables.setdefault("Choosing and claiming", []).extend(measure_select(db, count, options.rounds))
             if "refresh" in parts:
-                row = measure_refresh(db, count, max(10, options.rounds // 4))
-                tables.setdefault("Keeping the view current", []).append(row)
-                print(measure.table([row]), flush=True)
+                for title in ("default", "all"):
+                    row = measure_refresh(db, count, max(10, options.rounds // 4), title)
+                    tables.setdefault("Keeping the view current", []).append(row)
+                    print(measure.table([row]), flush=True)
     if "claim" in parts:
         with database(options.database) as db:
             furnish(db, 10)

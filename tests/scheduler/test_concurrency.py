@@ -10,7 +10,7 @@ from hullwright.objects.errors import ComputeResourcesUnavailable, NoValidHost
 from hullwright.objects.flavors import Flavor
 from hullwright.objects.hosts import HostFacts, Inventory
 from hullwright.objects.instances import RequestSpec
-from hullwright.persistence import conductors, hosts
+from hullwright.persistence import allocations, conductors, hosts
 from hullwright.scheduler.claim import claim_first
 from hullwright.scheduler.select import Scheduler
 
@@ -82,6 +82,50 @@ def test_conductors_that_have_not_seen_each_others_claims_spread_when_each_has_a
     assert max(counts.values()) == most
 
 
+@pytest.mark.parametrize("count", [10, 100])
+def test_a_thousand_requests_through_four_conductors_put_no_host_a_fifth_over_the_mean(db, conf, count):
+    with db.write() as conn:
+        for number in range(count):
+            hosts.register(conn, f"h{number:02}", "fake:///h", "fake")
+            hosts.record_facts(conn, f"h{number:02}", FACTS, [Inventory("VCPU", 64, 0, 4.0), Inventory("MEMORY_MB", 65536), SIZES[2]])
+    schedulers = [Scheduler(db, conf) for _ in range(4)]
+    for number, scheduler in enumerate(schedulers):
+        scheduler.turn = (number, 4)
+    with ThreadPoolExecutor(8) as pool:
+        counts = Counter(pool.map(lambda number: place(db, schedulers[number % 4], number), range(1000)))
+    assert sum(counts.values()) == 1000
+    assert max(counts.values()) <= 1.2 * 1000 / count
+    assert len(counts) == count
+
+
+def test_one_of_four_conductors_that_alone_has_work_spreads_it_over_all_hosts(db, conf):
+    with db.write() as conn:
+        for number in range(20):
+            hosts.register(conn, f"h{number:02}", "fake:///h", "fake")
+            hosts.record_facts(conn, f"h{number:02}", FACTS, SIZES)
+    scheduler = Scheduler(db, conf)
+    scheduler.turn = (2, 4)
+    counts = Counter(place(db, scheduler, number) for number in range(100))
+    assert len(counts) == 20
+    assert max(counts.values()) - min(counts.values()) <= 2, "its own hosts are one request fuller than the rest, and another one under way"
+
+
+def test_conductors_that_pack_choose_the_same_host(db, conf):
+    for name in ("ram_weight_multiplier", "cpu_weight_multiplier", "disk_weight_multiplier"):
+        conf.set_override(name, -1.0, "scheduler")
+    conf.set_override("io_ops_weight_multiplier", 0.0, "scheduler")
+    with db.write() as conn:
+        for number in range(8):
+            hosts.register(conn, f"h{number:02}", "fake:///h", "fake")
+            hosts.record_facts(conn, f"h{number:02}", FACTS, SIZES)
+    schedulers = [Scheduler(db, conf) for _ in range(4)]
+    first = place(db, schedulers[0], 1)
+    for number, scheduler in enumerate(schedulers):
+        scheduler.turn = (number, 4)
+        scheduler.refresh()
+        assert place(db, scheduler, 10 + number) == first
+
+
 def test_living_conductors_have_each_a_turn_and_one_alone_has_the_first(db):
     with db.write() as conn:
         for number in range(4):
@@ -90,3 +134,24 @@ def test_living_conductors_have_each_a_turn_and_one_alone_has_the_first(db):
         for number in range(3):
             conductors.retire(conn, f"c{number}")
         assert (conductors.turn(conn, "c3"), conductors.turn(conn, "gone")) == ((0, 1), (0, 1))
+
+
+def test_a_host_that_others_went_to_meanwhile_is_not_taken_when_others_are_as_good(db, conf):
+    with db.write() as conn:
+        for number in range(8):
+            hosts.register(conn, f"h{number:02}", "fake:///h", "fake")
+            hosts.record_facts(conn, f"h{number:02}", FACTS, SIZES)
+    one, other = Scheduler(db, conf), Scheduler(db, conf)
+    one.turn = (1, 4)
+    spec = RequestSpec(f"{1:036}", "p", "u", FLAVOR)
+    selection = one.select(spec, {})
+    assert selection.used_at_most == {"VCPU": 1, "MEMORY_MB": 128, "DISK_GB": 1}
+    with db.write() as conn:
+        for number in (10, 11):
+            allocations.claim(conn, instance_uuid=f"{number:036}", host_id=selection.host_id, resources=spec.resources())
+    with pytest.raises(ComputeResourcesUnavailable, match="others went there meanwhile"), db.write() as conn:
+        claim_first(conn, selection, spec.resources(), spec.instance_uuid, "job")
+    again = one.select(spec, {}, fresh=True)
+    assert again.host != selection.host
+    assert again.used_at_most is None, "a host is looked for anew once, then taken"
+    assert other.select(spec, {}).used_at_most is None, "alone, a scheduler knows what is chosen"

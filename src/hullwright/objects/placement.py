@@ -98,6 +98,8 @@ class Selection(Record):
     alternate_ids: tuple[int, ...] = ()
     # The host is in quarantine, and this would be its probe: unless another one began after this time (seconds since the epoch).
     probe_before: float | None = None
+    # Other hosts were about as good: this one is to be had only while no more than this of each resource class is used there.
+    used_at_most: Mapping[str, int] | None = None
     report: PlacementReport | None = None
 
 

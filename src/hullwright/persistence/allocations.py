@@ -8,6 +8,7 @@ Not for: choosing the host (`scheduler/`).
 
 from __future__ import annotations
 
+import types
 from collections.abc import Collection, Mapping
 
 import sqlalchemy as sa
@@ -31,6 +32,7 @@ _take = (
     .where(_row, inventories.c.used + _amount <= _usable * inventories.c.allocation_ratio, _amount <= _usable)
     .values(used=inventories.c.used + _amount, holders=inventories.c.holders + _holders, building=inventories.c.building + _building)
 )
+_take_if_empty_enough = _take.where(inventories.c.used <= sa.bindparam("b_at_most", type_=sa.BigInteger))
 _change = (
     sa.update(inventories)
     .where(_row)
@@ -65,12 +67,14 @@ def claim(
     job_uuid: str | None = None,
     or_keep_on: Collection[int] = (),
     probe_before: float | None = None,
+    used_at_most: Mapping[str, int] | None = None,
 ) -> int:
     """Claim `resources` (resource class -> amount) of a host for an instance, all or nothing, in the caller's write transaction.
 
     The same claim found again is success. A claim on another host (or of another size) is given back in the same transaction,
     so that an instance never holds two; unless it is on one of the hosts `or_keep_on`: then it stays where it is.
     `probe_before`: the host is in quarantine and may be had only as its probe, when the latest one began no later than that.
+    `used_at_most`: the host may be had only while no more than this (resource class -> amount) is used there.
     When this raises, the transaction is as it was, and another host may be claimed in it; only what the instance held
     elsewhere stays given back.
 
@@ -93,13 +97,16 @@ def claim(
     # One order of rows for everybody, and a savepoint that frees them when the host is left: no two claims can deadlock.
     conn.exec_driver_sql("SAVEPOINT claim")
     may_go = probe_before is None or _begin_probe(conn, host_id, probe_before)
-    taken = may_go and _update(conn, _take, host_id, resources, holders=1, building=int(job_uuid is not None)) == len(rows)
+    take = _take if used_at_most is None else _take_if_empty_enough
+    building = int(job_uuid is not None)
+    taken = may_go and _update(conn, take, host_id, resources, holders=1, building=building, at_most=used_at_most or {}) == len(rows)
     if taken and insert_those_absent(conn, allocations, rows) == len(rows):
         return host_id
     conn.exec_driver_sql("ROLLBACK TO SAVEPOINT claim")
     held = held_by(conn, instance_uuid)
     if held is None:
-        raise _unavailable(conn, host_id, resources, "it was full a moment ago" if may_go else "another build probes it")
+        moment = "it was full a moment ago" if used_at_most is None else "others went there meanwhile"
+        raise _unavailable(conn, host_id, resources, moment if may_go else "another build probes it")
     if held.resources == dict(resources) and held.host_id in {host_id, *or_keep_on}:
         return held.host_id
     release(conn, instance_uuid)
@@ -171,9 +178,21 @@ def list_for_host(conn: Connection, host_id: int) -> list[Claim]:
     return [Claim(instance_uuid, host_id, resources, jobs[instance_uuid]) for instance_uuid, resources in found.items()]
 
 
-def _update(conn: Connection, statement: sa.Update, host_id: int, resources: Mapping[str, int], *, holders: int, building: int) -> int:
+def _update(
+    conn: Connection,
+    statement: sa.Update,
+    host_id: int,
+    resources: Mapping[str, int],
+    *,
+    holders: int,
+    building: int,
+    at_most: Mapping[str, int] = types.MappingProxyType({}),
+) -> int:
     same = {"b_host_id": host_id, "b_holders": holders, "b_building": building}
     parameters = [same | {"b_resource_class": name, "b_amount": amount} for name, amount in sorted(resources.items())]
+    for row in parameters:
+        if (limit := at_most.get(str(row["b_resource_class"]))) is not None:
+            row["b_at_most"] = limit
     return conn.execute(statement, parameters).rowcount
 
 

@@ -27,6 +27,8 @@ def claim_first(
     `server_group`: the instance's group. Its policy is kept whatever others claim meanwhile: from here to the end of the transaction
     nobody else claims for that group.
 
+    When the selection says how much may be used of its host and more is, no alternate is tried: hosts are to be chosen anew.
+
     Returns the name of the host that holds the claim; one of the selection that held it already keeps it.
     Raises: ComputeResourcesUnavailable when none has room any more, ServerGroupPolicyViolated (one of those) when the group's policy
     forbids the first of them; no claim is held on any of them then.
@@ -47,9 +49,12 @@ def claim_first(
                 job_uuid=job_uuid,
                 or_keep_on=names,
                 probe_before=selection.probe_before if host_id == selection.host_id else None,
+                used_at_most=selection.used_at_most if host_id == selection.host_id else None,
             )
         except ComputeResourcesUnavailable as error:
             lost = lost or error
+            if selection.used_at_most is not None:
+                break  # the alternates were chosen on the same old view
         else:
             return names[held_on]
     assert lost is not None

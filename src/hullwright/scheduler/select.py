@@ -31,7 +31,9 @@ from hullwright.scheduler.weighers import Weigher
 REASONS_MAX = 12  # told in a report; the hosts of the rest are counted together
 SAMPLE_MAX = 5  # hosts named per reason
 CANDIDATES_MAX = 10  # hosts named with their weights
-_ROUNDING = 1e-9
+_LESS, _MORE = 1.0 - 1e-6, 1.0 + 1e-6
+_VISITS = 0.1
+_LOOK_SECONDS = 0.02  # how old the view may be on which a scheduler chooses among the hosts that others prefer
 _MANY, _BLOCK = 4096, 64  # from so many weights on, and in blocks of so many, the best are looked for
 
 _ALWAYS = Filter("destination", destination.check)
@@ -104,6 +106,13 @@ class Scheduler:
             if was_read:
                 self._surroundings.refresh(hosts)
             outcome = self._filter(hosts, request)
+            if not was_read and self._is_guest(hosts, request, outcome):
+                # The others are at these hosts: what they have claimed by now tells which are left.
+                was_read = self._snapshot.refresh(_LOOK_SECONDS)
+                if was_read:
+                    self._surroundings.refresh(hosts)
+                    request = replace(request, relations=self._relations.read(spec))
+                    outcome = self._filter(hosts, request)
             is_certain = was_read and not self._snapshot.has_choices() and not self._relations.has_choices(spec)
             if not outcome.passing.any() and not is_certain and not patient:
                 self._snapshot.refresh(0.0, count_choices=False)
@@ -112,7 +121,8 @@ class Scheduler:
                 outcome = self._filter(hosts, request)
             if not outcome.passing.any():
                 raise _no_valid_host(PlacementReport(len(hosts), None, outcome.rejections))
-            selection = self._choose(hosts, request, weigh(hosts, request, outcome.passing, self._weighers), outcome)
+            weighed = weigh(hosts, request, outcome.passing, self._weighers)
+            selection = self._choose(hosts, request, weighed, outcome, fresh=fresh)
             probe_at = None if selection.probe_before is None else request.at
             self._relations.note_choice(spec, selection.host_id)
             self._surroundings.note_choice(spec, selection.host)
@@ -148,7 +158,13 @@ class Scheduler:
     def _filter(self, hosts: Columns, request: Request) -> Outcome:
         return apply_filters(hosts, request, _FORCED if request.spec.force_host else self._filters)
 
-    def _choose(self, hosts: Columns, request: Request, weighed: Weighed, outcome: Outcome) -> Selection:
+    def _is_guest(self, hosts: Columns, request: Request, outcome: Outcome) -> bool:
+        """Whether only other schedulers prefer the hosts that are best."""
+        if self.turn[1] == 1 or not outcome.passing.any():
+            return False
+        return of_turn(weigh(hosts, request, outcome.passing, self._weighers), hosts.ids[outcome.passing], self.turn) is None
+
+    def _choose(self, hosts: Columns, request: Request, weighed: Weighed, outcome: Outcome, *, fresh: bool = False) -> Selection:
         spec, options, weights = request.spec, self._conf.scheduler, weighed.total
         wanted = max(spec.max_attempts, options.host_subset_size, CANDIDATES_MAX)
         positions = np.flatnonzero(outcome.passing)
@@ -157,12 +173,17 @@ class Scheduler:
         if options.shuffle_best_same_weighed_hosts:
             order = _put_first(order, int(random.choice(np.flatnonzero(weights == weights[order[0]]))))
         elif count > 1 and options.host_subset_size == 1:
-            order = _put_first(order, of_turn(weighed, hosts.ids[positions], self.turn))
+            own = of_turn(weighed, hosts.ids[positions], self.turn)
+            order = _put_first(order, among_others(weighed, hosts.ids[positions], self.turn) if own is None else own)
         chosen = int(order[random.randrange(min(options.host_subset_size, len(order)))]) if options.host_subset_size > 1 else int(order[0])
         ordered = [int(positions[i]) for i in order]
         at = int(positions[chosen])
         others = [position for position in ordered if position != at and not hosts.probed_at[position]]  # a probe is no alternate
         alternates = others[: spec.max_attempts - 1]
+        used_at_most = None
+        if count > 1 and not fresh and weighed.step and len(about_as_good(weighed)) > 1:
+            # Others are as good: when somebody else went there meanwhile, and made more of a difference than this request, look again.
+            used_at_most = {name: int(hosts.resource(name).used[at]) + amount for name, amount in request.resources.items()}
         is_probe = bool(hosts.probed_at[at]) and not spec.force_host
         candidates = tuple(weighed.host(hosts.names[int(positions[i])], int(i)) for i in order[:CANDIDATES_MAX])
         report = PlacementReport(len(hosts), hosts.names[at], outcome.rejections, candidates)
@@ -172,6 +193,7 @@ class Scheduler:
             alternates=tuple(hosts.names[position] for position in alternates),
             alternate_ids=tuple(int(hosts.ids[position]) for position in alternates),
             probe_before=request.at - self._conf.compute.quarantine_probe_interval if is_probe else None,
+            used_at_most=used_at_most,
             report=report,
         )
 
@@ -239,21 +261,31 @@ def weigh(hosts: Columns, request: Request, passing: Mask, chain: list[Weigher])
     return Weighed(total, parts, max(0.0, -change))
 
 
-def of_turn(weighed: Weighed, host_ids: Integers, turn: tuple[int, int]) -> int:
-    """The position of the host that a scheduler takes which is one of several: of those about as good as the best, the best of its own.
+def about_as_good(weighed: Weighed) -> Integers:
+    """The positions of the best hosts, and of those that differ from the best by less than this request makes of a difference."""
+    near: Integers = np.flatnonzero(weighed.total >= weighed.total.max() - weighed.step * _LESS)
+    return near
 
-    About as good are hosts that differ by no more than the request itself makes: what others chose in this moment changes as much. So
-    schedulers do not meet, and none leaves its own hosts more than one such request fuller than others'. `turn`: its number, and how
-    many they are; with none of its own there, where it begins among the best ones.
+
+def of_turn(weighed: Weighed, host_ids: Integers, turn: tuple[int, int], *, within: float = _LESS) -> int | None:
+    """The host that one of several schedulers prefers, as a position: of those about as good as the best, the best of its own, if any.
+
+    So schedulers that choose at the same time do not meet. `turn`: its number, and how many they are; `within`: how many times the
+    difference that this request makes is about as good.
     """
     number, count = turn
-    top = float(weighed.total.max())
-    near = np.flatnonzero(weighed.total >= top - weighed.step - _ROUNDING)
+    near = np.flatnonzero(weighed.total >= weighed.total.max() - weighed.step * within)
     own = near[host_ids[near] % count == number]
-    if len(own):
-        return int(own[np.argmax(weighed.total[own])])
-    equals = np.flatnonzero(weighed.total == top)
-    return int(equals[len(equals) * number // count])
+    return int(own[np.argmax(weighed.total[own])]) if len(own) else None
+
+
+def among_others(weighed: Weighed, host_ids: Integers, turn: tuple[int, int]) -> int:
+    """The host that a scheduler takes which prefers none of the best, as a position: mostly one of its own that is one request fuller.
+
+    The best ones are as good as taken by those that prefer them; now and then it goes there all the same, in case they are not at work.
+    """
+    own = of_turn(weighed, host_ids, turn, within=_MORE)
+    return int(random.choice(about_as_good(weighed))) if own is None or random.random() < _VISITS else own
 
 
 def _put_first(order: Integers, first: int) -> Integers:

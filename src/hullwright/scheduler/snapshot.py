@@ -85,7 +85,7 @@ class Snapshot:
         self._choices: dict[str, _Choice] = {}
         self._counted: set[str] = set()  # those of the choices that count in the columns now
         self._probed_at: dict[int, float] = {}  # as in the database, of hosts for whose probe a choice stands
-        self._good_until = 0.0  # monotonic
+        self._read_at, self._took = float("-inf"), 0.0  # the last reading: when (monotonic), how many seconds
 
     def refresh(self, max_age_seconds: float, *, count_choices: bool = True) -> bool:
         """Read what changed unless the last reading is young enough; answer whether it was read.
@@ -93,7 +93,7 @@ class Snapshot:
         `count_choices`: whether what is in flight counts as used.
         """
         begun = time.monotonic()
-        if max_age_seconds > 0 and begun < self._good_until:
+        if max_age_seconds > 0 and begun < self._read_at + max(max_age_seconds, self._took * READ_SHARE):
             return False
         with self._db.read() as conn:
             beats = conn.execute(_beats, {"since": self._since}).all()
@@ -114,8 +114,8 @@ class Snapshot:
         if count_choices:
             for key in self._choices:
                 self._count(key)
-        took = time.monotonic() - begun
-        self._good_until = begun + max(max_age_seconds, took * READ_SHARE) if count_choices else 0.0
+        self._took = time.monotonic() - begun
+        self._read_at = begun if count_choices else float("-inf")
         return True
 
     # --- Choices in flight ------------------------------------------------------------------------------------------------
