@@ -181,7 +181,7 @@ class Scheduler:
         others = [position for position in ordered if position != at and not hosts.probed_at[position]]  # a probe is no alternate
         alternates = others[: spec.max_attempts - 1]
         used_at_most = None
-        if count > 1 and not fresh and weighed.step and len(about_as_good(weighed)) > 1:
+        if count > 1 and not fresh and len(about_as_good(weighed)) > 1:
             # Others are as good: when somebody else went there meanwhile, and made more of a difference than this request, look again.
             used_at_most = {name: int(hosts.resource(name).used[at]) + amount for name, amount in request.resources.items()}
         is_probe = bool(hosts.probed_at[at]) and not spec.force_host
