@@ -143,18 +143,21 @@ def test_an_error_that_no_host_would_mend_ends_the_build_at_once(house: House) -
     assert failed == [0, 0], "a bad image does not count against a host"
 
 
-def test_no_room_says_which_check_removed_how_many_hosts(house_on_each: House) -> None:
+def test_no_room_tells_users_counts_and_advice_and_admins_names(house_on_each: House) -> None:
     house = house_on_each
-    house.add_host("h1", memory_mb=100)
-    house.add_host("h2", memory_mb=100)
+    house.add_host("h1", memory_mb=700)
+    house.add_host("h2", memory_mb=900)
     with house.conductor():
         (uuid,) = house.create()
         house.rest()
     with house.db.read() as connection:
         fault = faults.latest(connection, uuid)
     assert fault is not None
-    assert fault.message.startswith("No valid host was found. 0 of 2 hosts fit: 2 ")
-    assert "512 MB memory" in fault.message
+    assert fault.message == (
+        "No valid host was found. 0 of 2 hosts fit: 2 lack 512 MB memory. "
+        "The largest of these hosts has 388 MB memory: ask for less, or have a larger one added."
+    )
+    assert "h1: 512 MB memory asked, 188 free of 188 (188 x 1); h2: 512 MB memory asked, 388 free of 388 (388 x 1)." in fault.details
     (made,) = _attempts(house, uuid)
     assert made.report["considered"] == 2
 

@@ -96,4 +96,5 @@ def test_a_server_that_fits_nowhere_is_an_error_that_counts_the_hosts(cloud: Clo
     server = cloud.await_status(server_id, "ERROR")
     assert server["fault"]["message"].startswith("No valid host was found. 0 of 2 hosts fit: 2 ")
     assert "10000000 MB memory" in server["fault"]["message"]
+    assert server["fault"]["message"].endswith(": ask for less, or have a larger one added.")
     assert cloud.call("GET", "/network/v2.0/ports", params={"device_id": server_id})["ports"] == []

@@ -59,6 +59,15 @@ class PlacementReport(Record):
             text += ": " + ", ".join(f"{r.count} {r.reason}" for r in self.rejections)
         return text + "."
 
+    def by_name(self) -> str:
+        """For admins: for each reason some of the hosts that fell for it, with what more is known of them; nothing, when none fell."""
+        told = []
+        for each in self.rejections:
+            hosts = [next((text for text in each.details if text.startswith(f"{name}: ")), name) for name in each.hosts]
+            more = each.count - len(hosts)
+            told.append(f"{each.reason} - {'; '.join(hosts)}{f'; and {more} more' if more > 0 and hosts else ''}")
+        return ". ".join(told) + "." if told else ""
+
     def advice(self) -> tuple[str, ...]:
         """What a user can do so that the request finds a host, the most frequent reason first. Nothing, when it found one."""
         if self.chosen is not None:

@@ -339,6 +339,6 @@ def _every_host(hosts: Columns, outcome: Outcome, weighed: Weighed, report: Plac
 
 
 def _no_valid_host(report: PlacementReport) -> NoValidHost:
-    error = NoValidHost(reason=report.summary())
+    error = NoValidHost(reason=" ".join([report.summary(), *report.advice()]))
     error.report = report
     return error

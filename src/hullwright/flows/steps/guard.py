@@ -11,6 +11,7 @@ from hullwright.flows.step import Step
 from hullwright.objects.builds import Attempt
 from hullwright.objects.errors import InstanceNotFound, MaxRetriesExceeded, UnexpectedTaskStateError
 from hullwright.objects.instances import Fault
+from hullwright.objects.placement import PlacementReport
 from hullwright.objects.states import TaskState, VmState
 from hullwright.persistence import actions, attempts, faults, instances
 from hullwright.persistence.database import now
@@ -66,6 +67,9 @@ def _fault(instance_uuid: str, cause: Cause, made: list[Attempt]) -> Fault:
     else:
         message = MaxRetriesExceeded(reason=" ".join([*(_tell(a, with_host=False) for a in placed), after]).strip()).text
         details = MaxRetriesExceeded(reason=" ".join([*(_tell(a, with_host=True) for a in placed), after]).strip()).text
+    named = PlacementReport.from_dict(made[-1].report).by_name() if made and made[-1].host is None and made[-1].report else ""
+    if named:
+        details += f" {named}"
     if cause.hint:
         details += f" Hint: {cause.hint}"
     return Fault(
