@@ -187,5 +187,8 @@ def test_fifty_servers_of_an_anti_affinity_group_on_ten_hosts(house_on_each: Hou
     assert house.states(made) == {"active": 10, "error": 40}
     with house.db.read() as conn:
         told = {(fault.code, fault.message) for each in built if (fault := faults.latest(conn, each.uuid))}
-    expected = "No valid host was found. 0 of 10 hosts fit: 10 already hold a member of the server group (anti-affinity)."
+    expected = (
+        "No valid host was found. 0 of 10 hosts fit: 10 already hold a member of the server group (anti-affinity). "
+        "The group keeps its servers apart and has one on each host: leave the group out, or make another."
+    )
     assert told == {(500, expected)}

@@ -77,3 +77,27 @@ def test_hosts_of_a_hundred_thousand_are_filtered_and_weighed_in_one_go(conf):
     weights = select.weigh(hosts, asked, outcome.passing, weighers.load(["cpu"], conf)).total
     best = select.best(weights, 3)
     assert [hosts.names[np.flatnonzero(outcome.passing)[at]] for at in best] == ["h34", "h67", "h100"]
+
+
+def test_only_what_is_available_may_be_enabled(foreign):
+    assert [each.name for each in filters.load(["ComputeFilter"], ["nova.scheduler.filters.all_filters"])] == ["compute_up"]
+    assert [each.name for each in filters.load(["RetryFilter"], ["retry", "ComputeFilter"])] == ["retry"]
+    with pytest.raises(plugins.UnknownPlugin, match="'JsonFilter', which is not among available_filters"):
+        filters.load(["JsonFilter"], ["retry", "ComputeFilter"])
+
+
+def test_a_module_of_ones_own_goes_by_the_last_word_of_its_path(foreign, conf, monkeypatch):
+    monkeypatch.setitem(sys.modules, "mine.odd_ones", sys.modules["somebody_elses"])
+    hosts = Columns([HostRow(number, f"h{number}") for number in range(1, 6)])
+    chain = filters.load(["odd_ones", "AllHostsFilter"], ["all", "mine.odd_ones"])
+    outcome = select.apply_filters(hosts, request(conf), chain)
+    assert [(r.check, r.count) for r in outcome.rejections] == [("odd_ones", 3)]
+    with pytest.raises(plugins.UnknownPlugin, match="cannot be loaded"):
+        filters.load(["none"], ["there.is.none"])
+
+
+def test_all_weighers_are_those_of_the_default(conf):
+    everything = [each.name for each in weighers.load(["nova.scheduler.weights.all_weighers"], conf)]
+    assert sorted(everything) == sorted(conf.scheduler.weight_classes)
+    assert all(weighers.load([alias], conf) for alias in weighers.ALIASES)
+    assert all(filters.load([alias]) for alias in filters.ALIASES if alias.endswith("Filter"))

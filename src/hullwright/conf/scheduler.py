@@ -25,6 +25,13 @@ OPTS = [
         min=0,
         help="The longest wait for room, in seconds, that a request may ask for.",
     ),
+    cfg.MultiStrOpt(
+        "available_filters",
+        default=["all"],
+        help="What enabled_filters may name, one to a line: all (those of Hullwright and entry points in the group hullwright.filters), "
+        "single ones of them, or a module of your own by its dotted path, which then goes by the path's last word. "
+        "nova.scheduler.filters.all_filters means all.",
+    ),
     cfg.ListOpt(
         "enabled_filters",
         default=[
@@ -55,8 +62,8 @@ OPTS = [
             "soft_anti_affinity",
             "build_failures",
         ],
-        help="What makes one host better than another. Names of files in hullwright.scheduler.weighers or of entry points in the "
-        "group hullwright.weighers.",
+        help="What makes one host better than another. Names of files in hullwright.scheduler.weighers, of entry points in the "
+        "group hullwright.weighers, Nova's names, or all.",
     ),
     cfg.FloatOpt(
         "ram_weight_multiplier",

@@ -73,7 +73,7 @@ class Scheduler:
         Raises: UnknownPlugin.
         """
         self._conf = conf
-        enabled = filters.load(conf.scheduler.enabled_filters)
+        enabled = filters.load(conf.scheduler.enabled_filters, conf.scheduler.available_filters)
         named = {each.name for each in enabled}
         self._filters = [_ALWAYS, *enabled, *(each for each in _GROUPS if each.name not in named)]
         self._weighers = weighers.load(conf.scheduler.weight_classes, conf)

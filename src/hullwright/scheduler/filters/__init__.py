@@ -14,12 +14,13 @@ Whoever prefers one host at a time writes, instead of `check`, a function that a
     def passes(host: HostView, request: Request) -> bool | str:
         return host["free_ram_mb"] > 1024 or "low on memory"
 
-Others bring their own by an entry point in the group `hullwright.filters`, naming a module with such a function.
+Others bring their own by an entry point in the group `hullwright.filters`, naming a module with such a function, or name the module itself
+in `[scheduler] available_filters`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +35,7 @@ Verdict = tuple[Mask, str] | tuple[Mask, str, Mapping[int, str]]
 
 # Names that configurations written for Nova use.
 ALIASES = {
+    "nova.scheduler.filters.all_filters": plugins.ALL,
     "AllHostsFilter": "all_hosts",
     "RetryFilter": "retry",
     "ComputeFilter": "compute_up",
@@ -92,13 +94,13 @@ class Filter:
             yield mask, reason
 
 
-def load(names: list[str]) -> list[Filter]:
-    """The filters of these names, in order, each once.
+def load(names: list[str], available: Iterable[str] = (plugins.ALL,)) -> list[Filter]:
+    """The filters of these names, in order, each once; all of them must be `available`.
 
     Raises: UnknownPlugin.
     """
     found = {}
-    for name, module in plugins.load("filters", names, ALIASES):
+    for name, module in plugins.load("filters", names, ALIASES, available):
         passes = getattr(module, "passes", None)
         check = _nothing if passes is not None else module.check
         found[name] = Filter(name, check, tuple(getattr(module, "NEEDS", ())), passes)

@@ -42,6 +42,7 @@ ALIASES = {
     "nova.scheduler.weights.affinity.ServerGroupSoftAffinityWeigher": "soft_affinity",
     "nova.scheduler.weights.affinity.ServerGroupSoftAntiAffinityWeigher": "soft_anti_affinity",
 }
+ALL_CLASSES = {"all", "nova.scheduler.weights.all_weighers"}  # every file here
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +62,14 @@ class Weigher:
 
 
 def load(names: list[str], conf: Any) -> list[Weigher]:
-    """The weighers of these names, each once.
+    """The weighers of these names, each once; one of ALL_CLASSES stands for all files of this package.
 
     Raises: UnknownPlugin.
     """
     found = {}
-    for name, module in plugins.load("weighers", names, ALIASES):
+    every = ALL_CLASSES.intersection(names)
+    wanted = [*(name for name in names if name not in every), *(plugins.names_of("weighers") if every else ())]
+    for name, module in plugins.load("weighers", wanted, ALIASES):
         option = getattr(module, "MULTIPLIER", None)
         multiplier = conf.scheduler[option] if option else 1.0
         more = {"taken": module.taken} if hasattr(module, "taken") else {}
