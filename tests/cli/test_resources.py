@@ -125,6 +125,19 @@ def test_a_server_that_waits_for_room_stands_in_the_queue_until_there_is_some(fu
     furnished.ok("server", "delete", "--wait", *made)
 
 
+def test_a_host_is_set_apart_from_the_others_at_once(furnished: Installation) -> None:
+    (host,) = furnished.json("host", "list")
+    before = furnished.json("host", "show", host["Name"])["Resource VCPU"]
+    shown = furnished.json("host", "set", host["Name"], "--cpu-allocation-ratio", "1.5", "--reserved-cpus", "1")
+    assert (shown["Resource VCPU"]["ratio"], shown["Resource VCPU"]["reserved"]) == (1.5, 1)
+    assert shown["Settings"] == {"cpu_allocation_ratio": 1.5, "reserved_host_cpus": 1}
+    shown = furnished.json("host", "set", host["Name"], "--unset", "cpu_allocation_ratio", "--unset", "reserved_host_cpus")
+    assert (shown["Resource VCPU"], shown["Settings"]) == (before, None)
+    refused = furnished.run("host", "set", host["Name"], "--ram-allocation-ratio", "0")
+    assert refused.returncode == 1
+    assert "a ratio is more than 0" in refused.stderr
+
+
 def test_a_server_made_without_waiting_answers_at_once(furnished: Installation) -> None:
     made = furnished.json("server", "create", "vm3", "--image", "img", "--flavor", "tiny", "--no-wait")
     assert made["Status"] in ("BUILD", "ACTIVE")

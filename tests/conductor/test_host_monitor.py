@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from hullwright.conductor.hosts import LOOK_SECONDS, HostMonitor, inventories_of
-from hullwright.objects.errors import HostNotFound, HypervisorUnavailable
+from hullwright.objects.errors import BadRequest, HostNotFound, HypervisorUnavailable
 from hullwright.objects.hosts import HostFacts, is_up
 from hullwright.persistence import aggregates, allocations, hosts
 
@@ -93,6 +93,67 @@ def test_an_aggregate_has_the_allocation_ratios_of_its_hosts(db, conf):
     assert {name: item.allocation_ratio for name, item in inventory(db, "h1").items()} == {"VCPU": 8.0, "MEMORY_MB": 1.0, "DISK_GB": 1.0}
 
 
+def test_a_host_has_ratios_and_reserves_of_its_own_before_those_of_its_aggregates(db, conf):
+    register(db, "h1")
+    monitor = HostMonitor(db, conf, Hypervisors())
+    with db.write() as conn:
+        id = aggregates.create(conn, "a").id
+        aggregates.set_metadata(conn, id, {"cpu_allocation_ratio": "16", "ram_allocation_ratio": "2"})
+        aggregates.add_host(conn, id, "h1")
+        hosts.change_settings(conn, "h1", {"cpu_allocation_ratio": 1.5, "reserved_host_memory_mb": 4096, "reserved_host_disk_mb": 1025})
+    monitor.refresh_now("h1")
+    assert {name: (item.reserved, item.allocation_ratio) for name, item in inventory(db, "h1").items()} == {
+        "VCPU": (0, 1.5),
+        "MEMORY_MB": (4096, 2.0),
+        "DISK_GB": (2, 1.0),
+    }
+    with db.write() as conn:
+        hosts.change_settings(conn, "h1", {"cpu_allocation_ratio": None, "reserved_host_disk_mb": None})
+    monitor.refresh_now("h1")
+    assert get(db, "h1").settings == {"reserved_host_memory_mb": 4096}
+    assert {name: (item.reserved, item.allocation_ratio) for name, item in inventory(db, "h1").items()} == {
+        "VCPU": (0, 16.0),
+        "MEMORY_MB": (4096, 2.0),
+        "DISK_GB": (0, 1.0),
+    }
+    for wrong in ({"cpu_allocation_ratio": 0.0}, {"reserved_host_cpus": -1}, {"ram_allocation_ratio": float("nan")}, {"name": 1}):
+        with pytest.raises(BadRequest), db.write() as conn:
+            hosts.change_settings(conn, "h1", wrong)
+    with pytest.raises(HostNotFound), db.write() as conn:
+        hosts.change_settings(conn, "nobody", {"cpu_allocation_ratio": 1.0})
+
+
+def test_what_may_have_changed_on_a_host_has_it_asked_soon_and_not_when_its_interval_is_over(db, conf):
+    conf.set_override("report_interval", 3600.0, "compute")
+    register(db, "h1")
+    with db.write() as conn:
+        id = aggregates.create(conn, "a").id
+
+    def due() -> bool:
+        with db.write() as conn:
+            return bool(hosts.take_due_checks(conn, interval_seconds=3600.0, limit=1))
+
+    events = [
+        lambda conn: aggregates.set_metadata(conn, id, {"cpu_allocation_ratio": "2"}),
+        lambda conn: aggregates.add_host(conn, id, "h1"),
+        lambda conn: aggregates.set_metadata(conn, id, {"cpu_allocation_ratio": "3"}),
+        lambda conn: aggregates.set_metadata(conn, id, {"colour": "red"}),
+        lambda conn: aggregates.remove_host(conn, id, "h1"),
+        lambda conn: hosts.count_build(conn, "h1", failed=True, step="spawn", reason="broke"),
+        lambda conn: hosts.count_build(conn, "h1", failed=False),
+        lambda conn: hosts.disable(conn, "h1"),
+        lambda conn: hosts.enable(conn, "h1"),
+        lambda conn: hosts.change_settings(conn, "h1", {"ram_allocation_ratio": 2.0}),
+    ]
+    assert due(), "a new one is asked at once"
+    found = []
+    for event in events:
+        with db.write() as conn:
+            event(conn)
+        found.append(due())
+    assert found == [False, True, True, False, True, True, False, False, True, True]
+
+
 def test_more_reserved_than_there_is_leaves_nothing_rather_than_less(conf):
     small = dataclasses.replace(FACTS, memory_mb=100)
     assert [item.capacity for item in inventories_of(small, conf)] == [32, 0, 100]
@@ -129,7 +190,7 @@ def test_a_new_answer_never_touches_what_is_used_and_is_written_only_when_it_dif
         allocations.claim(conn, instance_uuid="i", host_id=get(sqlite_db, "h1").id, resources={"VCPU": 6})
     before = sqlite_db.statements
     monitor.refresh_now("h1")
-    assert sqlite_db.statements - before <= 7  # read; BEGIN, read aggregates, read, UPDATE of the last answer, read inventories, COMMIT
+    assert sqlite_db.statements - before <= 8  # read; BEGIN, read aggregates, settings, the host, UPDATE of the last answer, read inventories, COMMIT
     world.facts_of["h1"] = dataclasses.replace(FACTS, vcpus=1)
     monitor.refresh_now("h1")
     cpus = inventory(sqlite_db, "h1")["VCPU"]

@@ -1,7 +1,9 @@
 """Guests on a real host: made once, whatever died in between; powered; gone without a trace."""
 
 import contextlib
+import ipaddress
 import os
+import platform
 import signal
 import socket
 import subprocess
@@ -56,6 +58,12 @@ def test_facts_tell_what_the_host_is(virt_host: VirtHost, libvirt_host: Libvirtd
     assert "fpu" in facts.cpu_features
     assert "qemu" in facts.virt_types
     assert "pc" in facts.machine_types
+    assert facts.cpu_arch == platform.machine()
+    assert facts.cpu_model
+    assert facts.hypervisor_type == ("KVM" if "kvm" in facts.virt_types else "QEMU")
+    assert set(facts.disk_formats) >= {"raw", "qcow2"}
+    assert ipaddress.ip_address(facts.host_ip)
+    assert facts.extra["pool"]
 
 
 def test_kvm_is_told_only_where_the_cpu_has_the_extension(virt_host: VirtHost) -> None:

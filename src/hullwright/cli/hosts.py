@@ -19,7 +19,8 @@ from hullwright.cli.base import LocalCommand, Pairs, Table, Time, Words
 from hullwright.conductor.hosts import HostMonitor
 from hullwright.drivers import registry
 from hullwright.drivers.virt.contract import VirtDriver
-from hullwright.objects.hosts import Host, HostRef, Inventory, is_up
+from hullwright.objects.errors import HypervisorUnavailable
+from hullwright.objects.hosts import HOST_RATIOS, HOST_RESERVES, HOST_SETTINGS, Host, HostRef, Inventory, is_up
 from hullwright.persistence import hosts, schema
 from hullwright.persistence.database import Database
 
@@ -72,6 +73,7 @@ class HostCommand(LocalCommand):
             "Disabled reason": host.disabled_reason,
             "Error": getattr(host, "error", None),
             "Zone": host.availability_zone,
+            "Settings": Pairs(host.settings) if host.settings else None,
             "Last seen": Time(host.last_seen_at),
             "Silent since": Time(host.silent_since),
             "Failed builds": host.failed_builds,
@@ -188,6 +190,32 @@ class Refresh(_Named, ShowOne):
         """Ask, then show."""
         with self.open() as database:
             self.refresh(database, parsed_args.host)
+            return self.details(database, parsed_args.host)
+
+
+class Set(_Named, ShowOne):
+    """Have a host differ from [compute]: its allocation ratios, and what of it is not given to guests"""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Arguments."""
+        parser = super().get_parser(prog_name)
+        for name in HOST_RATIOS:
+            parser.add_argument(f"--{name.replace('_', '-')}", type=float, metavar="RATIO", dest=name)
+        for name in HOST_RESERVES:
+            unit = "MB" if name.endswith("_mb") else "COUNT"
+            parser.add_argument(f"--{name.replace('_', '-').replace('-host-', '-')}", type=int, metavar=unit, dest=name)
+        parser.add_argument("--unset", action="append", default=[], choices=HOST_SETTINGS, help="as [compute] says again; may be repeated")
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Table:
+        """Write it down; ask the hypervisor, so that it holds at once."""
+        changes: dict[str, float | None] = dict.fromkeys(parsed_args.unset)
+        changes |= {name: value for name in HOST_SETTINGS if (value := getattr(parsed_args, name)) is not None}
+        with self.open() as database:
+            with database.write() as writing:
+                hosts.change_settings(writing, parsed_args.host, changes)
+            with contextlib.suppress(HypervisorUnavailable):  # then when it answers again
+                self.refresh(database, parsed_args.host)
             return self.details(database, parsed_args.host)
 
 

@@ -30,6 +30,7 @@ COMMANDS = {
     "host add": "hosts:Add",
     "host list": "hosts:List",
     "host show": "hosts:Show",
+    "host set": "hosts:Set",
     "host enable": "hosts:Enable",
     "host disable": "hosts:Disable",
     "host refresh": "hosts:Refresh",

@@ -19,7 +19,7 @@ from typing import Any
 from hullwright.drivers.virt.contract import VirtDriver
 from hullwright.objects.aggregates import least
 from hullwright.objects.errors import HostNotFound, HullwrightError, HypervisorUnavailable
-from hullwright.objects.hosts import Host, HostFacts, HostRef, Inventory
+from hullwright.objects.hosts import HOST_RESERVES, Host, HostFacts, HostRef, Inventory
 from hullwright.persistence import aggregates, hosts
 from hullwright.persistence.database import Database, DatabaseUnavailable, now
 
@@ -29,21 +29,27 @@ ERROR_MAX = 1000  # characters kept of why a host did not answer
 LOOK_SECONDS = 1.0  # between two looks for hosts that are due, at most
 
 
-def inventories_of(facts: HostFacts, conf: Any, aggregates: Sequence[Mapping[str, str]] = ()) -> tuple[Inventory, ...]:
+def inventories_of(
+    facts: HostFacts, conf: Any, aggregates: Sequence[Mapping[str, str]] = (), own: Mapping[str, float] | None = None
+) -> tuple[Inventory, ...]:
     """What of a host may be claimed: what it has, less what is reserved, times the allocation ratios.
 
-    A ratio is the least that the metadata of the host's `aggregates` name under the option's name, else that of [compute].
+    A ratio is the host's `own`, else the least that the metadata of its `aggregates` name under the option's name, else that of
+    [compute]; what is reserved is the host's own, else that of [compute].
     """
-    options = conf.compute
+    options, own = conf.compute, own or {}
 
     def ratio(name: str) -> float:
+        if name in own:
+            return own[name]
         named = least((metadata[name] for metadata in aggregates if name in metadata), options[name])
         return named if 0 < named < math.inf else float(options[name])
 
-    reserved_disk_gb = -(-options.reserved_host_disk_mb // 1024)
+    reserved = {name: int(own.get(name, options[name])) for name in HOST_RESERVES}
+    reserved_disk_gb = -(-reserved["reserved_host_disk_mb"] // 1024)
     return (
-        Inventory("VCPU", facts.vcpus, min(options.reserved_host_cpus, facts.vcpus), ratio("cpu_allocation_ratio")),
-        Inventory("MEMORY_MB", facts.memory_mb, min(options.reserved_host_memory_mb, facts.memory_mb), ratio("ram_allocation_ratio")),
+        Inventory("VCPU", facts.vcpus, min(reserved["reserved_host_cpus"], facts.vcpus), ratio("cpu_allocation_ratio")),
+        Inventory("MEMORY_MB", facts.memory_mb, min(reserved["reserved_host_memory_mb"], facts.memory_mb), ratio("ram_allocation_ratio")),
         Inventory("DISK_GB", facts.disk_gb, min(reserved_disk_gb, facts.disk_gb), ratio("disk_allocation_ratio")),
     )
 
@@ -173,13 +179,14 @@ class HostMonitor:
         if not answers:
             return
         with self._db.write() as conn:
-            metadata = aggregates.metadata_of_hosts(conn, [name for name, answer in answers if isinstance(answer, HostFacts)])
+            told = [name for name, answer in answers if isinstance(answer, HostFacts)]
+            metadata, settings = aggregates.metadata_of_hosts(conn, told), hosts.settings_of(conn, told)
             for name, answer in answers:
                 with contextlib.suppress(HostNotFound):  # removed meanwhile
                     if isinstance(answer, str):
                         hosts.record_silence(conn, name, answer[:ERROR_MAX])
                     else:
-                        room = inventories_of(answer, self._conf, metadata.get(name, ()))
+                        room = inventories_of(answer, self._conf, metadata.get(name, ()), settings.get(name))
                         hosts.record_facts(conn, name, answer, room)
         for name, answer in answers:
             if isinstance(answer, str):

@@ -9,6 +9,9 @@ from typing import Protocol
 from hullwright.objects.records import Record
 
 _IDLE_REASON_MAX = 255  # as Nova's
+HOST_RATIOS = ("cpu_allocation_ratio", "ram_allocation_ratio", "disk_allocation_ratio")
+HOST_RESERVES = ("reserved_host_cpus", "reserved_host_memory_mb", "reserved_host_disk_mb")
+HOST_SETTINGS = HOST_RATIOS + HOST_RESERVES  # options of [compute] that a host may have for itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,7 @@ class Host(Record):
     probed_at: float | None = None  # when its latest probe began; at first when the quarantine did
     error: str | None = None  # why it did not answer, when it did not
     created_at: float = 0.0
+    settings: Mapping[str, float] = field(default_factory=dict)  # of HOST_SETTINGS, those that differ from [compute]
 
     @property
     def takes_builds(self) -> bool:

@@ -22,6 +22,7 @@ from hullwright.objects.errors import (
     HostNotFound,
     InvalidAggregateAction,
 )
+from hullwright.objects.hosts import HOST_RATIOS
 from hullwright.persistence import hosts as host_rows
 from hullwright.persistence.database import now
 from hullwright.persistence.inserts import insert_if_absent
@@ -125,6 +126,8 @@ def set_metadata(conn: Connection, id: int, changes: Mapping[str, str | None], a
         if conn.execute(sa.select(instances.c.id).where(instances.c.host.in_(names), instances.c.deleted_at.is_(None)).limit(1)).first():
             raise InvalidAggregateAction(action=action, id=id, reason="One or more hosts contain instances in this zone")
     _touch(conn, id, metadata=metadata)
+    if any(row.metadata.get(name) != metadata.get(name) for name in HOST_RATIOS):
+        host_rows.ask_soon(conn, members)
     if before != after:
         host_rows.settle_zones(conn, members)
 
@@ -144,6 +147,8 @@ def add_host(conn: Connection, id: int, name: str) -> None:
     if not insert_if_absent(conn, aggregate_hosts, {"aggregate_id": id, "host_id": host.id, "created_at": now()}):
         raise AggregateHostExists(id=id, host=name)
     _touch(conn, id)
+    if any(name in row.metadata for name in HOST_RATIOS):
+        host_rows.ask_soon(conn, [host.id])
     host_rows.settle_zones(conn, [host.id])
 
 
@@ -159,6 +164,8 @@ def remove_host(conn: Connection, id: int, name: str) -> None:
     if conn.execute(sa.delete(aggregate_hosts).where(*membership)).rowcount == 0:
         raise AggregateHostNotFound(id=id, host=name)
     _touch(conn, id)
+    if any(name in row.metadata for name in HOST_RATIOS):
+        host_rows.ask_soon(conn, [host.id])
     host_rows.settle_zones(conn, [host.id])
     zone = conn.execute(sa.select(hosts.c.availability_zone).where(hosts.c.id == host.id)).scalar_one()
     if row.metadata.get(ZONE_KEY) not in (None, zone):

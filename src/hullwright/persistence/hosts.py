@@ -5,16 +5,17 @@ Not for: claiming what they have; that is `allocations`, and nothing here ever t
 
 from __future__ import annotations
 
+import math
 import uuid as uuids
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from hullwright.objects.aggregates import ZONE_KEY
-from hullwright.objects.errors import Conflict, HostExists, HostNotFound
-from hullwright.objects.hosts import Host, HostFacts, Inventory
+from hullwright.objects.errors import BadRequest, Conflict, HostExists, HostNotFound
+from hullwright.objects.hosts import HOST_RATIOS, HOST_SETTINGS, Host, HostFacts, Inventory
 from hullwright.persistence.database import now
 from hullwright.persistence.inserts import insert_if_absent
 from hullwright.persistence.models.changes import NextChange
@@ -99,12 +100,38 @@ def remove(conn: Connection, name: str) -> None:
 # --- What operators say -----------------------------------------------------------------------------------------------
 
 
+def change_settings(conn: Connection, name: str, changes: Mapping[str, float | None]) -> None:
+    """Have a host differ from [compute] in these of HOST_SETTINGS; None: not any more. It is asked anew soon, and has it then.
+
+    Raises: HostNotFound; BadRequest for what is no such setting, or no number that it may have.
+    """
+    for key, value in changes.items():
+        least = math.ulp(0.0) if key in HOST_RATIOS else 0.0
+        if key not in HOST_SETTINGS or (value is not None and not least <= value < math.inf):
+            raise BadRequest(f"A host cannot have {key} {value}: a ratio is more than 0, a reserve not less than 0.")
+    row = conn.execute(sa.select(hosts.c.settings).where(hosts.c.name == name).with_for_update()).first()
+    if row is None:
+        raise HostNotFound(id=name)
+    settings = {key: value for key, value in {**row.settings, **changes}.items() if value is not None}
+    conn.execute(sa.update(hosts).where(hosts.c.name == name).values(settings=settings, checked_at=0.0, **_UNCHANGED))
+
+
+def ask_soon(conn: Connection, host_ids: Collection[int]) -> None:
+    """Have hosts asked at the conductors' next look, not when their interval is over."""
+    conn.execute(sa.update(hosts).where(hosts.c.id.in_(host_ids)).values(checked_at=0.0, **_UNCHANGED))
+
+
+def settings_of(conn: Connection, names: Collection[str]) -> dict[str, Mapping[str, float]]:
+    """Host name -> what of HOST_SETTINGS it has for itself."""
+    return {row.name: row.settings for row in conn.execute(sa.select(hosts.c.name, hosts.c.settings).where(hosts.c.name.in_(names)))}
+
+
 def enable(conn: Connection, name: str) -> None:
-    """Let builds go there again: what an operator disabled, and what failed builds put into quarantine.
+    """Let builds go there again: what an operator disabled, and what failed builds put into quarantine. It is asked anew soon.
 
     Raises: HostNotFound.
     """
-    _change(conn, name, enabled=True, disabled_reason=None, **_NO_FAILURES, **_NO_QUARANTINE)
+    _change(conn, name, enabled=True, disabled_reason=None, checked_at=0.0, **_NO_FAILURES, **_NO_QUARANTINE)
 
 
 def disable(conn: Connection, name: str, reason: str | None = None) -> None:
@@ -225,6 +252,7 @@ def count_build(conn: Connection, name: str, failed: bool, step: str | None = No
     counts = {
         "failed_builds": hosts.c.failed_builds + 1,
         "failed_step": step,
+        "checked_at": 0.0,  # its hypervisor is asked anew soon: what it told may be old
         "failed_in_step": sa.case((hosts.c.failed_step == step, hosts.c.failed_in_step + 1), else_=1),
     }
     found = conn.execute(this_one.values(counts).returning(hosts.c.failed_in_step, hosts.c.quarantined_at)).first()

@@ -34,6 +34,8 @@ hosts = Table(
     Column("availability_zone", String(255), nullable=False, default="nova"),
     Column("home_zone", String(255), nullable=False, default="nova"),  # its zone while it is in no aggregate that is one
     Column("facts", Json),  # HostFacts
+    # What of [compute] is different for this host: allocation ratios, and what is reserved.
+    Column("settings", Json, nullable=False, default=dict),
     Column("failed_builds", Integer, nullable=False, default=0),
     Column("failed_step", String(64)),  # of the latest failed build
     Column("failed_in_step", Integer, nullable=False, default=0),  # builds in a row that failed at that step

@@ -113,6 +113,7 @@ def upgrade() -> None:
         sa.Column("availability_zone", sa.String(length=255), nullable=False),
         sa.Column("home_zone", sa.String(length=255), nullable=False),
         sa.Column("facts", sa.Text(), nullable=True),
+        sa.Column("settings", sa.Text(), nullable=False),
         sa.Column("failed_builds", sa.Integer(), nullable=False),
         sa.Column("failed_step", sa.String(length=64), nullable=True),
         sa.Column("failed_in_step", sa.Integer(), nullable=False),
@@ -271,11 +272,7 @@ def upgrade() -> None:
         )
         batch_op.create_index("ix_jobs_owner", ["owner"], unique=False)
         batch_op.create_index(
-            "ix_jobs_stuck",
-            ["id"],
-            unique=False,
-            sqlite_where=sa.text("state = 'stuck'"),
-            postgresql_where=sa.text("state = 'stuck'"),
+            "ix_jobs_stuck", ["id"], unique=False, sqlite_where=sa.text("state = 'stuck'"), postgresql_where=sa.text("state = 'stuck'")
         )
         batch_op.create_index(
             "ix_jobs_waiting",
