@@ -1,6 +1,7 @@
-"""All cases: each scenario killed at each of its boundaries, and pairs: killed again while the next process recovers.
+"""All cases: each scenario with each trouble at its boundaries, and pairs: killed again while the next process recovers.
 
-Each worker is a process that runs one case after the other; the furnished houses are made once and copied by all.
+Each worker is a process that runs one case after the other; the furnished houses are made once and copied by all. Cases of all rows are
+mixed, because some take CPU and others wait.
 """
 
 from __future__ import annotations
@@ -10,49 +11,78 @@ import os
 import random
 import shutil
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor
+from concurrent.futures import wait as wait_for
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from crash.cases import Case, Outcome, Template, room, run
+from crash.databases import Databases
 from crash.scenarios import SCENARIOS, Facts
+from crash.troubles import TROUBLES, Trouble
+from support.postgres import PostgresServer
 
 Tell = Callable[[str], None]
 
 
 @dataclass
 class Row:
-    """What came of a scenario."""
+    """What came of a scenario with a trouble."""
 
     name: str
-    title: str
-    boundaries: int  # K
+    trouble: str
+    boundaries: int  # at which the trouble can be
     in_undo: int  # of them in reverts
-    killed: int = 0
-    pairs: int = 0
-    seconds: float = 0.0
+    tried: int = 0  # of the boundaries
+    survived: int = 0  # of those tried: the process met its trouble there, and nothing was wrong
+    pairs: int = 0  # survived
+    seconds: float = 0.0  # of all its cases
     failures: list[Outcome] = field(default_factory=list)
 
     @property
+    def title(self) -> str:
+        """The operation."""
+        return SCENARIOS[self.name].title
+
+    @property
     def is_whole(self) -> bool:
-        """Whether each boundary was died at, and nothing was wrong. Unordered ones may have a few less than the run that was counted."""
-        wanted = self.boundaries if SCENARIOS[self.name].is_ordered else self.boundaries * 0.9
-        return not self.failures and self.killed >= wanted
+        """Whether the trouble was met wherever it should be, and nothing was wrong. Unordered scenarios miss a few at times."""
+        wanted = self.tried if SCENARIOS[self.name].is_ordered else self.tried * 0.9
+        return not self.failures and self.tried > 0 and self.survived >= wanted
 
 
-_known: dict[str, Template] = {}
+@dataclass
+class _Furnished:
+    """What a worker must know of a template that another one made."""
+
+    directory: Path
+    databases: Databases
+    facts: Facts
+    plain: Outcome
+    delete_at: int
+
+    @classmethod
+    def make(cls, name: str, directory: Path, databases: Databases) -> _Furnished:
+        """Furnish, and run it without a trouble."""
+        template = Template(name, directory, databases)
+        return cls(directory, databases, template.facts, template.plainly, template.delete_at)
+
+    def template(self) -> Template:
+        """As if it had been made here."""
+        made = Template(self.plain.case.scenario, self.directory, self.databases, self.facts)
+        made.__dict__ |= {"plainly": self.plain, "delete_at": self.delete_at}
+        return made
 
 
-def _run_in_worker(case: Case, directory: str, facts: Facts, delete_at: int) -> Outcome:
-    """Run a case in a worker, which is told what the plan knows of the template."""
-    if case.scenario not in _known:
-        made = Template(case.scenario, Path(directory), facts=facts)
-        made.__dict__["delete_at"] = delete_at
-        _known[case.scenario] = made
-    return run(_known[case.scenario], case)
+_known: dict[Path, Template] = {}
+
+
+def _run_in_worker(case: Case, furnished: _Furnished) -> Outcome:
+    if furnished.directory not in _known:
+        _known[furnished.directory] = furnished.template()
+    return run(_known[furnished.directory], case)
 
 
 @contextmanager
@@ -69,58 +99,102 @@ def workshop() -> Iterator[Path]:
 
 
 class Plan:
-    """Furnished scenarios and workers."""
+    """Workers, and what they are to do."""
 
-    def __init__(self, directory: Path, workers: int, tell: Tell) -> None:
+    def __init__(self, directory: Path, workers: int, tell: Tell, *, seed: object, server: PostgresServer | None = None) -> None:
+        """`server`: for what is played on PostgreSQL. `seed`: says which boundaries and pairs, where not all are tried."""
         self._directory = directory
         self._pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("forkserver"))
         self._tell = tell
+        self._seed = seed
+        self._server = server
+        self._furnished: dict[tuple[str, str], Future[_Furnished]] = {}
 
     def close(self) -> None:
         """Stop the workers."""
         self._pool.shutdown(cancel_futures=True)
+        for future in self._furnished.values():
+            if not future.cancelled() and future.exception() is None:
+                future.result().databases.close()
 
-    def scenario(self, name: str, pairs: int, seed: int) -> Row:
-        """Kill a scenario at each boundary, then at `pairs` pairs of boundaries."""
-        began = time.monotonic()
-        template = Template(name, self._directory / name)
-        trace = template.plain
-        row = Row(name, SCENARIOS[name].title, len(trace), sum(".revert" in line for line in trace))
-        singles = self._run(template, [Case(name, (kill,)) for kill in range(1, len(trace) + 1)])
-        row.killed = sum(1 for outcome in singles if outcome.deaths == 1)
-        chosen = choose_pairs(singles, pairs, random.Random(f"{seed} {name}"))
-        doubles = self._run(template, chosen)
-        row.pairs = sum(1 for outcome in doubles if outcome.deaths == 2)
-        row.failures = [outcome for outcome in [*singles, *doubles] if outcome.error]
-        missed = [outcome for outcome in singles if not outcome.error and outcome.deaths != 1]
-        for outcome in missed:
+    def play(self, wanted: Iterable[tuple[str, str]], *, most: Callable[[str], int | None], pairs: int) -> list[Row]:
+        """Play scenarios with troubles: pairs of their names. `most`: at how many boundaries, by the trouble's name; None: at all."""
+        chosen = [(name, trouble) for name, trouble in wanted if TROUBLES[trouble].concerns(SCENARIOS[name])]
+        ready = {(name, trouble): self._furnish(name, TROUBLES[trouble]) for name, trouble in chosen}
+        rows, cases = {}, []
+        for (name, trouble), future in ready.items():
+            template = future.result().template()
+            lines = [line.split("\t") for line in template.plain]
+            numbers = template.boundaries(TROUBLES[trouble])
+            in_undo = sum(lines[number - 1][2].endswith(".revert") for number in numbers)
+            tried = self._choose(numbers, most(trouble), SCENARIOS[name].is_ordered, name, trouble)
+            rows[name, trouble] = Row(name, trouble, len(numbers), in_undo, len(tried))
+            cases += [Case(name, (number,), trouble) for number in tried]
+        random.Random(f"{self._seed}").shuffle(cases)
+        singles: dict[tuple[str, str], list[Outcome]] = {key: [] for key in rows}
+        under_way: dict[Future[Outcome], Case] = {self._submit(case, ready): case for case in cases}
+        while under_way:
+            done, _ = wait_for(under_way, return_when=FIRST_COMPLETED)
+            for future in done:
+                case = under_way.pop(future)
+                key = (case.scenario, case.trouble)
+                self._note(rows[key], future.result())
+                if len(case.at) == 1:
+                    singles[key].append(future.result())
+                    if len(singles[key]) == rows[key].tried:
+                        self._say(rows[key])
+                        if pairs and TROUBLES[case.trouble].repeats:
+                            found = choose_pairs(singles[key], pairs, random.Random(f"{self._seed} {case.scenario}"))
+                            under_way |= {self._submit(pair, ready): pair for pair in found}
+        return list(rows.values())
+
+    def _furnish(self, name: str, trouble: type[Trouble]) -> Future[_Furnished]:
+        databases = trouble.databases(self._server)
+        key = (name, type(databases).__name__)
+        if key not in self._furnished:
+            directory = self._directory / "-".join(key)
+            self._furnished[key] = self._pool.submit(_Furnished.make, name, directory, databases)
+        return self._furnished[key]
+
+    def _choose(self, numbers: Sequence[int], most: int | None, is_ordered: bool, *names: str) -> list[int]:
+        if most is None:
+            return list(numbers)
+        if not is_ordered:  # the last ones are not come to each time
+            numbers = numbers[: max(1, len(numbers) * 9 // 10)]
+        rng = random.Random(" ".join((f"{self._seed}", *names)))
+        return sorted(rng.sample(numbers, min(most, len(numbers))))
+
+    def _submit(self, case: Case, ready: dict[tuple[str, str], Future[_Furnished]]) -> Future[Outcome]:
+        return self._pool.submit(_run_in_worker, case, ready[case.scenario, case.trouble].result())
+
+    def _note(self, row: Row, outcome: Outcome) -> None:
+        row.seconds += outcome.seconds
+        if outcome.error:
+            row.failures.append(outcome)
+            self._tell(f"  {outcome.case.command}\n    {outcome.error}")
+        elif outcome.met < len(outcome.case.at):
             self._tell(f"  {outcome.case.command}: the process never came there")
-        row.seconds = time.monotonic() - began
-        shutil.rmtree(template.directory, ignore_errors=True)
-        return row
+        elif len(outcome.case.at) == 1:
+            row.survived += 1
+        else:
+            row.pairs += 1
 
-    def _run(self, template: Template, cases: Sequence[Case]) -> list[Outcome]:
-        at = (str(template.directory), template.facts, template.delete_at)
-        found = []
-        for future in as_completed([self._pool.submit(_run_in_worker, case, *at) for case in cases]):
-            outcome = future.result()
-            found.append(outcome)
-            if outcome.error:
-                self._tell(f"  {outcome.case.command}\n    {outcome.error}")
-        return found
+    def _say(self, row: Row) -> None:
+        told = f"{row.boundaries} boundaries ({row.in_undo} in undo), {row.survived} of {row.tried} survived"
+        self._tell(f"{row.trouble:10} {row.name:16} {told}, {len(row.failures)} failures, {row.seconds:.0f} s")
 
 
 def choose_pairs(singles: Sequence[Outcome], count: int, rng: random.Random) -> list[Case]:
     """Pairs of boundaries: one that was died at, and one that the recovery from it came to."""
-    places = sorted((outcome for outcome in singles if outcome.deaths and len(outcome.traces) > 1 and outcome.traces[1]), key=_first_kill)
+    places = sorted((outcome for outcome in singles if outcome.met and len(outcome.traces) > 1 and outcome.traces[1]), key=_first)
     chosen = set()
     for _ in range(count * 4):
         if len(chosen) == count or not places:
             break
         place = rng.choice(places)
-        chosen.add((_first_kill(place), rng.randint(1, len(place.traces[1]))))
-    return [Case(singles[0].case.scenario, kills) for kills in sorted(chosen)]
+        chosen.add((_first(place), rng.randint(1, len(place.traces[1]))))
+    return [Case(singles[0].case.scenario, numbers) for numbers in sorted(chosen)]
 
 
-def _first_kill(outcome: Outcome) -> int:
-    return outcome.case.kills[0]
+def _first(outcome: Outcome) -> int:
+    return outcome.case.at[0]

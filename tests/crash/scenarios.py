@@ -1,4 +1,4 @@
-"""What is done in each scenario, and how it must end, wherever a process was killed.
+"""What is done in each scenario, and how it must end, whatever befell a process on the way.
 
 A scenario is furnished once; each case runs on a copy of what was made. The work is posted before a conductor starts, so that the
 boundaries come in the same order in every run.
@@ -41,11 +41,13 @@ class Scenario:
     expect: Callable[[House, Facts], None]  # asserts how it ended
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: {"conductor": {"max_concurrent_jobs": 1}})
     deletes_at: str = ""  # the user deletes the instance at the first boundary told so in the trace of the plain run
-    deletes_where_killed: bool = False  # the user deletes the instance at the very boundary at which the process is killed
+    deletes_where_struck: bool = False  # the user deletes the instance at the very boundary at which the trouble is
     is_ordered: bool = (
         True  # whether a boundary has the same number in every run, which neither threads side by side nor retries by the clock keep
     )
     asks_api: bool = False  # the process that is killed is the API's; `request` in the facts is what it is asked
+    # Asserts how it ended when a driver's call hung in a step, or (True) in its undo.
+    expect_hung: Callable[[House, Facts, str, bool], None] | None = None
 
 
 # --- Furnishing ------------------------------------------------------------------------------------------------------------
@@ -262,11 +264,18 @@ def _expect_error_somewhere(house: House, facts: Facts) -> None:
 
 
 def _expect_deleted(house: House, facts: Facts) -> None:
+    """Gone, and nobody is blamed: the user asked for it."""
+    _expect_gone(house, facts)
+    with house.db.read() as connection:
+        assert faults.latest(connection, facts["uuids"][0]) is None
+    assert _failed_builds(house) == {}, "a delete is nobody's fault"
+
+
+def _expect_gone(house: House, facts: Facts) -> None:
     """Gone; what its user gave is his again."""
     (uuid,) = facts["uuids"]
     assert house.get(uuid).vm_state == VmState.DELETED
     with house.db.read() as connection:
-        assert faults.latest(connection, uuid) is None, "the user asked for it: no fault"
         if "user_port" in facts:
             port = ports.get(connection, facts["user_port"])
             volume = volumes.get(connection, facts["user_volume"])
@@ -276,7 +285,6 @@ def _expect_deleted(house: House, facts: Facts) -> None:
         else:
             assert volumes.list_all(connection) == []
             assert ports.list_all(connection) == []
-    assert _failed_builds(house) == {}, "a delete is nobody's fault"
 
 
 def _expect_power(state: VmState, effect: str, at_most: int) -> Callable[[House, Facts], None]:
@@ -323,6 +331,64 @@ def _expect_asked_delete(house: House, facts: Facts) -> None:
         assert house.get(uuid).vm_state == VmState.ACTIVE
 
 
+# --- How it must end when a driver's call hung ----------------------------------------------------------------------------
+
+
+def _late(house: House, uuid: str) -> list[str | None]:
+    """On which hosts an instance's attempts failed for a call that did not come back; each must say so."""
+    with house.db.read() as connection:
+        job = jobs.latest(connection, uuid, "build_instance")
+        assert job is not None
+        found = [attempt for attempt in attempts.list_for(connection, job.uuid) if attempt.error == "HypervisorTimeout"]
+    assert all("did not answer within" in (attempt.reason or "") for attempt in found)
+    return [attempt.host for attempt in found]
+
+
+def _expect_moved(house: House, facts: Facts, step: str, is_undo: bool) -> None:
+    """The attempt whose call hung failed for it, and the next one went on elsewhere; a call before there is a host fails the build."""
+    hung = {uuid: _late(house, uuid) for uuid in facts["uuids"]}
+    if step == "reserve" and not is_undo:
+        (failed,) = [uuid for uuid in facts["uuids"] if house.get(uuid).vm_state == VmState.ERROR]
+        with house.db.read() as connection:
+            fault = faults.latest(connection, failed)
+        assert fault is not None
+        assert "did not answer within" in fault.message
+        return
+    assert sum(map(len, hung.values())) == (0 if is_undo else 1)
+    for uuid, hosts_hung in hung.items():
+        instance, history = house.get(uuid), tried(house, uuid)
+        if (step, is_undo, instance.vm_state) == ("connect_volumes", True, VmState.ERROR):
+            _expect_error_somewhere(house, facts)  # the volume's bytes may still be on a host that did not answer
+            return
+        assert instance.vm_state == VmState.ACTIVE
+        assert history[-1] == (instance.host, AttemptState.SUCCEEDED)
+        assert [state for _, state in history[:-1]] == [AttemptState.FAILED] * (len(history) - 1)
+        assert len({host for host, _ in history}) == len(history), "each on another host"
+        assert instance.host not in hosts_hung
+
+
+def _expect_moved_in_vain(house: House, facts: Facts, step: str, is_undo: bool) -> None:
+    (uuid,) = facts["uuids"]
+    assert house.get(uuid).vm_state == VmState.ERROR
+    is_before_hosts = step == "reserve" and not is_undo
+    assert len(tried(house, uuid)) == (0 if is_before_hosts else 3)
+    assert len(_late(house, uuid)) == (0 if is_before_hosts or is_undo else 1)
+
+
+def _expect_deleted_anyway(house: House, facts: Facts, step: str, is_undo: bool) -> None:
+    """Its build may have failed before: then it has a fault, and a host is blamed."""
+    _expect_gone(house, facts)
+
+
+def _expect_volume_or_error(house: House, facts: Facts, step: str, is_undo: bool) -> None:
+    with house.db.read() as connection:
+        assert volumes.get(connection, facts["volume"]).status == "error"
+
+
+def _expect_no_volume_anyway(house: House, facts: Facts, step: str, is_undo: bool) -> None:
+    _expect_no_volume(house, facts)
+
+
 def _side_by_side(jobs_at_a_time: int, engine: str = "serial") -> Mapping[str, Mapping[str, Any]]:
     return {"conductor": {"max_concurrent_jobs": jobs_at_a_time, "engine": engine}}
 
@@ -330,27 +396,53 @@ def _side_by_side(jobs_at_a_time: int, engine: str = "serial") -> Mapping[str, M
 SCENARIOS = {
     scenario.name: scenario
     for scenario in (
-        Scenario("build", "build", _build, _expect_active),
-        Scenario("reschedule", "build, first host fails", lambda h: _build_with_broken(h, "h1"), _expect_active_on_second),
-        Scenario("fail", "build, every host fails", lambda h: _build_with_broken(h, "h1", "h2", "h3"), _expect_error),
+        Scenario("build", "build", _build, _expect_active, expect_hung=_expect_moved),
+        Scenario(
+            "reschedule",
+            "build, first host fails",
+            lambda h: _build_with_broken(h, "h1"),
+            _expect_active_on_second,
+            expect_hung=_expect_moved,
+        ),
+        Scenario(
+            "fail",
+            "build, every host fails",
+            lambda h: _build_with_broken(h, "h1", "h2", "h3"),
+            _expect_error,
+            expect_hung=_expect_moved_in_vain,
+        ),
         Scenario(
             "silent-undo", "build, first host fails and falls silent", _build_with_silent_undo, _expect_active_on_second, is_ordered=False
         ),
         Scenario(
             "silent-volume", "build, first host silent with a volume", _build_with_silent_volume, _expect_error_somewhere, is_ordered=False
         ),
-        Scenario("three", "three builds, one conductor thread", _three_builds, _expect_active),
+        Scenario("three", "three builds, one conductor thread", _three_builds, _expect_active, expect_hung=_expect_moved),
         Scenario("three-at-once", "three builds side by side", _three_builds, _expect_active, _side_by_side(3), is_ordered=False),
         Scenario("parallel", "build, parallel engine", _build, _expect_active, _side_by_side(1, "parallel"), is_ordered=False),
-        Scenario("delete", "delete", _delete, _expect_deleted),
+        Scenario("delete", "delete", _delete, _expect_deleted, expect_hung=_expect_deleted_anyway),
         Scenario("silent-delete", "delete, host silent", _delete_with_silent_host, _expect_deleted, is_ordered=False),
-        Scenario("delete-in-build", "delete while the guest is made", _build, _expect_deleted, deletes_at="effect define"),
-        Scenario("delete-anywhere", "delete at the boundary that kills", _build, _expect_deleted, deletes_where_killed=True),
+        Scenario(
+            "delete-in-build",
+            "delete while the guest is made",
+            _build,
+            _expect_deleted,
+            deletes_at="effect define",
+            expect_hung=_expect_deleted_anyway,
+        ),
+        Scenario(
+            "delete-anywhere",
+            "delete at the very boundary",
+            _build,
+            _expect_deleted,
+            deletes_where_struck=True,
+            expect_hung=_expect_deleted_anyway,
+        ),
         Scenario("stop", "stop", _stop, _expect_power(VmState.STOPPED, "stop", 1)),
         Scenario("start", "start", _start, _expect_power(VmState.ACTIVE, "start", 2)),
         Scenario("reboot", "hard reboot", _reboot, _expect_power(VmState.ACTIVE, "reboot", 3)),
-        Scenario("create-volume", "create volume", _create_volume, _expect_volume),
-        Scenario("delete-volume", "delete volume", _delete_volume, _expect_no_volume),
+        Scenario("create-volume", "create volume", _create_volume, _expect_volume, expect_hung=_expect_volume_or_error),
+        Scenario("delete-volume", "delete volume", _delete_volume, _expect_no_volume, expect_hung=_expect_no_volume_anyway),
         Scenario("post", "POST /servers, API killed", _ask_create, _expect_posted, asks_api=True),
         Scenario("post-delete", "DELETE /servers, API killed", _ask_delete, _expect_asked_delete, asks_api=True),
     )

@@ -30,15 +30,15 @@ from hullwright.objects.errors import JobUnloadable
 from hullwright.objects.states import JobState
 from hullwright.persistence import jobs
 from hullwright.persistence.database import Database
-from hullwright.persistence.models import metadata
 from hullwright.persistence.models.jobs import jobs as jobs_table
 from hullwright.scheduler.select import Scheduler
+from support import picture
 from support.house import House
+from support.picture import Rows
 
 DIRECTORY = Path(__file__).resolve().parents[1] / "histories"
 # Between them they run every factory; `test_histories` checks that.
 RECORDED = ("build", "reschedule", "fail", "delete", "silent-delete", "stop", "create-volume", "delete-volume", "sweep")
-_TABLES = [table for table in metadata.sorted_tables if table.name != "conductors"]
 _OPTIONS: dict[str, dict[str, Any]] = {"conductor": {"retry_interval": 0.1, "max_leases": 100}}
 
 
@@ -55,7 +55,6 @@ def _expect_swept(house: House, _facts: Facts) -> None:
 
 
 STORIES = {**SCENARIOS, "sweep": Scenario("sweep", "sweep networks", _sweep, _expect_swept)}
-Rows = dict[str, dict[str, dict[str, Any]]]  # table -> primary key -> row
 
 
 # --- Driving ---------------------------------------------------------------------------------------------------------------
@@ -90,16 +89,6 @@ def resume(house: House, *, hesitant: bool = False, seconds: float = 20.0) -> No
 
 
 # --- Recording -------------------------------------------------------------------------------------------------------------
-
-
-def _rows(house: House) -> Rows:
-    found: Rows = {}
-    with house.db.read() as connection:
-        for table in _TABLES:
-            keys = [column.name for column in table.primary_key]
-            rows = [dict(row) for row in connection.execute(sa.select(table)).mappings()]
-            found[table.name] = {json.dumps([row[key] for key in keys]): row for row in rows}
-    return found
 
 
 def _changes(before: Rows, after: Rows) -> dict[str, Any]:
@@ -139,7 +128,7 @@ def record(name: str, directory: Path) -> dict[str, Any]:
     def recorded(database: Database) -> Iterator[Any]:
         with write(database) as connection:
             yield connection
-        rows = _rows(house)
+        rows = picture.rows(house)
         changes = _changes(last[0], rows)
         if changes["put"] or changes["gone"]:
             moments.append({"after": _last_word(rows), **changes, "hosts": _hosts(house)})
@@ -214,7 +203,7 @@ def _restore(history: Mapping[str, Any], number: int, directory: Path) -> House:
     age = time.time() - max(row["created_at"] for row in rows["jobs"].values())
     house = House(directory, **_OPTIONS)
     with house.db.write() as connection:
-        for table in _TABLES:
+        for table in picture.TABLES:
             if found := rows.get(table.name):
                 connection.execute(sa.insert(table), [_later(table, row, age) for row in found.values()])
     for host, state in history["moments"][number]["hosts"].items():

@@ -25,7 +25,7 @@ from hullwright.objects.states import VmState
 from hullwright.persistence import hosts
 from hullwright.persistence.models.jobs import step_events
 from support import invariants
-from support.house import ConductorProcess, House
+from support.house import ChildProcess, House
 
 SEED = int(os.environ.get("HULLWRIGHT_DURABILITY_SEED") or time.strftime("%Y%m%d"))
 ROUNDS = int(os.environ.get("HULLWRIGHT_DURABILITY_ROUNDS") or 1)
@@ -59,8 +59,8 @@ def _create(house: House, count: int) -> list[str]:
     return [house.create(**_full(house))[0] for _ in range(count)]
 
 
-def _victim(house: House, number: int, at: int, in_transactions: bool = False) -> ConductorProcess:
-    """A conductor of one job at a time, which stalls at its point number `at`."""
+def _victim(house: House, number: int, at: int, in_transactions: bool = False) -> ChildProcess:
+    """A conductor of one job at a time, which stalls at its boundary number `at`."""
     trace = str(house.directory / f"victim-{number}.trace")
     before = dict(house.overrides["conductor"])
     house.overrides["conductor"]["max_concurrent_jobs"] = 1
@@ -71,8 +71,8 @@ def _victim(house: House, number: int, at: int, in_transactions: bool = False) -
 
 def _where(house: House, number: int) -> str:
     """Where a victim stands; empty while it runs."""
-    path = house.directory / f"victim-{number}.stalled"
-    return path.read_text() if path.exists() else ""
+    trace = house.directory / f"victim-{number}.trace"
+    return trace.read_text().splitlines()[-1] if trace.with_suffix(".halted").exists() else ""
 
 
 def _effects_since(house: House, pids: set[int], since: float) -> list[str]:
@@ -92,8 +92,8 @@ def _events(house: House) -> int:
         return int(connection.execute(sa.select(sa.func.count()).select_from(step_events)).scalar_one())
 
 
-def _points_of_a_build(house: House) -> int:
-    """How many points a build and a delete have, by a run without a stall."""
+def _boundaries_of_a_build(house: House) -> int:
+    """How many boundaries a build and a delete have, by a run without a stall."""
     (uuid,) = _create(house, 1)
     process = _victim(house, 0, at=0)
     house.rest(30)
@@ -112,12 +112,12 @@ def test_conductors_that_stall_anywhere_act_no_more_when_they_wake(tmp_path: Pat
     is_postgresql = db_url.startswith("postgresql")
     with _house(tmp_path, db_url) as house:
         _world(house, "h1", "h2")
-        points = _points_of_a_build(house)
+        last = _boundaries_of_a_build(house)
         with house.conductor():
             old = _create(house, 2)
             house.rest(30)
         house.faults("h1", _BROKEN)
-        chosen = [rng.randint(2, points) for _ in range(VICTIMS)]
+        chosen = [rng.randint(2, last) for _ in range(VICTIMS)]
         new = _create(house, VICTIMS)
         for uuid in old:
             house.delete(uuid)

@@ -1,8 +1,9 @@
-"""Numbers every boundary of a process's effects, and kills the process at one of them. Runs inside the child process.
+"""Numbers every boundary of a process's effects, and lets something happen to the process at one of them. Runs inside the child process.
 
-A boundary is the moment before or after: a call of a driver, a line of a fake host's journal (one effect each), a database commit. They are
+A boundary is the moment before or after: a call of a driver, a change on a fake host (one effect each), a database commit. They are
 counted from 1 as the process crosses them, in executes and in reverts alike, and written to a trace: number, what, where.
 What runs by the clock (heartbeats, questions to hosts) is not counted, so that a number means the same in every run.
+What happens is a `Strike`: the process is killed, or what `crash/strikes.py` has.
 Nothing of this is in the product: the wrappers are put around its classes when `install` is called.
 """
 
@@ -16,7 +17,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from taskflow.engines.action_engine.scheduler import Scheduler
 
@@ -39,16 +40,34 @@ DRIVERS = (
     (LocalVolumeDriver, VolumeDriver),
     (LocalImageDriver, ImageDriver),
 )
-_BY_THE_CLOCK = ("heartbeat", "host-monitor", "facts-")  # names of threads; what they do comes at times, not in order
+_BY_THE_CLOCK = ("heartbeat", "host-monitor", "facts-", "waiting-room")  # names of threads; what they do comes at times, not in order
+
+
+class Strike(Protocol):
+    """What happens at a boundary."""
+
+    def __call__(self, boundaries: Boundaries, what: str, *, is_locked: bool) -> None:
+        """`is_locked`: a transaction of this thread is open."""
+
+
+def kill(_boundaries: Boundaries, _what: str, *, is_locked: bool) -> None:
+    """SIGKILL to this process."""
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 class Boundaries:
-    """Counts, tells, kills."""
+    """Counts, tells, strikes."""
 
-    def __init__(self, trace: Path, kill_at: int, act_at: int = 0, act: Callable[[], None] | None = None) -> None:
-        """`kill_at`: the number to die at, 0 for none. `act` is called at the first boundary from `act_at` on where no lock is held."""
-        self._trace = os.open(trace, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
-        self._kill_at = kill_at
+    def __init__(self, trace: Path, at: int, strike: Strike, act_at: int = 0, act: Callable[[], None] | None = None) -> None:
+        """`at`: the number of the boundary to strike at, 0 for none. `act` is called at the first boundary from `act_at` on where no lock
+        is held.
+        """
+        self.trace = trace
+        self.databases: list[Database] = []  # that this process has written to
+        self.has_struck = False
+        self._descriptor = os.open(trace, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+        self._at = at
+        self._strike = strike
         self._act_at = act_at
         self._act = act
         self._lock = threading.RLock()
@@ -61,14 +80,25 @@ class Boundaries:
             return
         with self._lock:
             self._number += 1
-            os.write(self._trace, f"{self._number}\t{what}\t{_where()}\n".encode())
+            is_here = self._number == self._at
+            os.write(self._descriptor, f"{self._number}\t{what}\t{_where()}\n".encode())
             if self._act is not None and self._act_at and self._number >= self._act_at and not is_locked:
                 act, self._act = self._act, None
                 self._muted.on = True
                 act()
                 self._muted.on = False
-            if self._number == self._kill_at:
-                os.kill(os.getpid(), signal.SIGKILL)
+            self.has_struck |= is_here
+        if is_here:  # what takes long must not keep other threads from their boundaries
+            self._strike(self, what, is_locked=is_locked)
+
+    def strike_at_next(self) -> None:
+        """Not here."""
+        with self._lock:
+            self._at = self._number + 1
+
+    def act_no_more(self) -> None:
+        """What this process would have done for somebody else has been done."""
+        self._act = None
 
     def around(self, owner: type, name: str, what: Callable[..., str]) -> None:
         """Wrap a method: a boundary before and one after, also when it raises."""
@@ -91,6 +121,8 @@ class Boundaries:
 
         @contextlib.contextmanager
         def write(database: Database) -> Iterator[Any]:
+            if database not in self.databases:
+                self.databases.append(database)
             with inner(database) as connection:
                 yield connection
                 self.cross("before commit", is_locked=True)
@@ -125,21 +157,26 @@ def order_steps() -> None:
 
 
 def install(
-    trace: str, kill_at: int = 0, *, act_at: int = 0, act: Callable[[], None] | None = None, first_try_seconds: float = 0.05
+    trace: str,
+    at: int = 0,
+    strike: Strike = kill,
+    *,
+    act_at: int = 0,
+    act: Callable[[], None] | None = None,
+    first_try_seconds: float = 0.05,
 ) -> Boundaries:
     """Wrap everything in this process. What is told or tried by the clock is done at once, so that it has a number too."""
-    boundaries = Boundaries(Path(trace), kill_at, act_at, act)
+    boundaries = Boundaries(Path(trace), at, strike, act_at, act)
     boundaries.around_commits()
     order_steps()
     for driver, contract in DRIVERS:
         for name in sorted(contract.__abstractmethods__ - {"close"}):
             kind = contract.__module__.split(".")[-2]
             boundaries.around(driver, name, lambda *_args, told=f"{kind}.{name}", **_kwargs: told)
-    boundaries.around(Journal, "_append", lambda _journal, room, _key, thing, operation: f"effect {operation or _verb(thing)} ({room})")
+    # Outside of the journal's lock: whoever stands still there must not keep others from the host.
+    for name in ("make", "put", "change"):
+        boundaries.around(Journal, name, lambda _journal, room, _key, _thing, operation: f"effect {operation or 'put'} ({room})")
+    boundaries.around(Journal, "drop", lambda _journal, room, _key, operation: f"effect {operation or 'drop'} ({room})")
     context._PROGRESS_EVERY_SECONDS = 0.0
     leftovers.FIRST_TRY_SECONDS = first_try_seconds
     return boundaries
-
-
-def _verb(thing: Any) -> str:
-    return "drop" if thing is None else "put"

@@ -4,6 +4,10 @@ import functools
 import logging
 import os
 import sys
+import tempfile
+import traceback
+from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import psycopg  # noqa: F401  imported before the fork, as is all that a database's first use would import
@@ -20,6 +24,19 @@ registry.load = functools.cache(registry.load)
 for _kind, _name in (("virt", "fake"), ("network", "local"), ("volume", "local"), ("image", "local")):
     registry.load(_kind, _name)
 opts.load([], {})
+
+
+def words_of(pid: int) -> Path:
+    """Where a process says why it died before it had a log: then its standard error is the forking server's, which nobody reads."""
+    return Path(tempfile.gettempdir()) / f"hullwright-child-{pid}.log"
+
+
+def _tell(kind: type[BaseException], error: BaseException, where: TracebackType | None) -> None:
+    words_of(os.getpid()).write_text("".join(traceback.format_exception(kind, error, where)))
+    sys.__excepthook__(kind, error, where)
+
+
+os.register_at_fork(after_in_child=lambda: setattr(sys, "excepthook", _tell))
 
 
 def serve(overrides: dict[str, dict[str, Any]], preamble: str, log: str) -> None:

@@ -38,7 +38,7 @@ from hullwright.persistence.models import metadata
 from hullwright.persistence.ports import SqlPortStore
 from hullwright.persistence.volumes import SqlVolumeStore
 from hullwright.persistence.wakeup import Wakeup
-from support.conductor_process import serve
+from support.conductor_process import serve, words_of
 
 FLAVOR = Flavor(id="1", name="small", vcpus=1, memory_mb=512, root_gb=1)
 ASKER = Asker(request_id="req-1", project_id="p", user_id="u")
@@ -51,11 +51,11 @@ _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload(["support.conductor_process"])
 
 
-class ConductorProcess:
-    """A conductor's process."""
+class ChildProcess:
+    """A process forked from that server: a conductor, or whatever runs `target`."""
 
-    def __init__(self, overrides: dict[str, dict[str, Any]], preamble: str, log: Path) -> None:
-        self._process = _forks.Process(target=serve, args=(overrides, preamble, str(log)))
+    def __init__(self, target: Callable[..., None], *arguments: Any) -> None:
+        self._process = _forks.Process(target=target, args=arguments)
         self._process.start()
 
     @property
@@ -82,10 +82,19 @@ class ConductorProcess:
         """SIGTERM: drain."""
         self.send_signal(signal.SIGTERM)
 
+    def go_on(self) -> None:
+        """SIGCONT, after a SIGSTOP."""
+        self.send_signal(signal.SIGCONT)
+
     def kill(self) -> None:
         """SIGKILL, and wait for the end."""
         self.send_signal(signal.SIGKILL)
         self.wait()
+
+    def last_words(self) -> str:
+        """Why it never came to where it has a log."""
+        path = words_of(self.pid)
+        return path.read_text() if path.exists() else ""
 
 
 class House:
@@ -108,7 +117,7 @@ class House:
         metadata.create_all(self.db.engine)
         self.wakeup = Wakeup(self.db, directory)
         self.client = ConductorClient(self.db, self.conf, self.wakeup)
-        self.processes: list[ConductorProcess] = []
+        self.processes: list[ChildProcess] = []
 
     # --- Furnishing ------------------------------------------------------------------------------------------------------
 
@@ -237,15 +246,16 @@ class House:
             thread.join(timeout=30)
             assert not thread.is_alive(), "the conductor did not drain"
 
-    def start_conductor(self, preamble: str = "") -> ConductorProcess:
+    def start_conductor(self, preamble: str = "") -> ChildProcess:
         """A conductor as a process of its own; `preamble` is Python that it runs first."""
-        process = ConductorProcess(self.overrides, preamble, self.directory / f"conductor-{len(self.processes)}.log")
+        process = ChildProcess(serve, self.overrides, preamble, str(self.directory / f"conductor-{len(self.processes)}.log"))
         self.processes.append(process)
         return process
 
     def logs(self) -> str:
         """What the conductors' processes said."""
-        return "\n".join(path.read_text(errors="replace") for path in sorted(self.directory.glob("conductor-*.log")))
+        told = [path.read_text(errors="replace") for path in sorted(self.directory.glob("conductor-*.log"))]
+        return "\n".join([*told, *(process.last_words() for process in self.processes)])
 
     def request_port(self, network_id: str, **fields: Any) -> NetworkRequest:
         """A card asked for."""
@@ -262,6 +272,7 @@ class House:
         for process in self.processes:
             if process.wait(30) is None:
                 process.kill()
+            words_of(process.pid).unlink(missing_ok=True)
         self.wakeup.close()
         self.db.close()
 

@@ -102,6 +102,25 @@ class PostgresServer:
         assert self._directory is not None
         self._launch(_binaries(), self._directory / "data", self.port)
 
+    def halt(self) -> Path:
+        """Stop the server in order; answers its directory, which stays for `clone`."""
+        assert self._process is not None
+        assert self._directory is not None
+        self._process.send_signal(signal.SIGINT)
+        self._process.wait(20)
+        self._process = None
+        return self._directory
+
+    @classmethod
+    def clone(cls, directory: Path, **settings: str) -> "PostgresServer":
+        """A running server on a copy of what `halt` left. Raises: PostgresError."""
+        made = cls(**settings)
+        made._directory = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
+        made._own(made._directory)
+        subprocess.run(["cp", "-a", str(directory / "data"), str(made._directory)], check=True)
+        made._launch(_binaries(), made._directory / "data")
+        return made
+
     def stop(self) -> None:
         """Stop the server and remove its data."""
         self.crash()

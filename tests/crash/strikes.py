@@ -1,0 +1,94 @@
+"""What happens to a process of the harness at a boundary, besides SIGKILL. Runs inside the child process.
+
+Each strike tells the parent that the process stands there, by a file beside its trace (`.halted`), and goes on when the parent wants: at
+SIGCONT, or once there is a file `.woken`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from hullwright.conductor.service import Conductor
+from hullwright.drivers.virt.fake import driver as fake_driver
+from support.boundaries import Boundaries
+
+_POLL_SECONDS = 0.01
+
+
+def stall(boundaries: Boundaries, _what: str, *, is_locked: bool) -> None:
+    """Stop the whole process until it is continued."""
+    boundaries.act_no_more()
+    with contextlib.ExitStack() as held:
+        if not is_locked:  # else, on SQLite, another thread of ours might stop the whole world from inside a transaction of its own
+            for database in boundaries.databases:
+                held.enter_context(database._writer)
+        _tell(boundaries, is_locked)
+        signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)  # to this thread, so that it is the first to stop
+
+
+def stall_outside(boundaries: Boundaries, what: str, *, is_locked: bool) -> None:
+    """Stop there, or at the next boundary that is outside of a transaction."""
+    if is_locked:
+        boundaries.strike_at_next()
+    else:
+        stall(boundaries, what, is_locked=False)
+
+
+def hang(boundaries: Boundaries, _what: str, *, is_locked: bool) -> None:
+    """Do not come back for as long as the parent wants; then tell it when this thread has ended (`.ended`)."""
+    thread = threading.current_thread()
+
+    def watch() -> None:
+        thread.join()
+        boundaries.trace.with_suffix(".ended").touch()
+
+    threading.Thread(target=watch, daemon=True).start()
+    wait(boundaries, _what, is_locked=is_locked)
+
+
+def wait(boundaries: Boundaries, _what: str, *, is_locked: bool) -> None:
+    """Stand here until the parent has done something."""
+    _tell(boundaries, is_locked)
+    while not boundaries.trace.with_suffix(".woken").exists():
+        time.sleep(_POLL_SECONDS)
+
+
+def _tell(boundaries: Boundaries, is_locked: bool) -> None:
+    scratch = boundaries.trace.with_suffix(".new")
+    scratch.write_text(json.dumps({"is_locked": is_locked}))
+    scratch.rename(boundaries.trace.with_suffix(".halted"))
+
+
+def look_seldom(boundaries: Boundaries) -> None:
+    """Have a conductor look once for jobs of others that died, and not again before the strike: looks by the clock have no numbers."""
+    inner, is_over = Conductor._lease, False
+
+    def lease(conductor: Conductor, free: int) -> int:
+        nonlocal is_over
+        if boundaries.has_struck and not is_over:
+            is_over, conductor._look_for_orphans_at = True, 0.0
+        count = inner(conductor, free)
+        if not is_over:
+            conductor._look_for_orphans_at = math.inf
+        return count
+
+    Conductor._lease = lease  # type: ignore[method-assign]
+
+
+def share_images() -> None:
+    """Have no transfer of an image keep others from it. On a fake host a lock does, for as long as its holder's process is there; on a real
+    one a holder that makes no progress is passed by (`virt/libvirt/image_cache.py`).
+    """
+
+    @contextlib.contextmanager
+    def not_alone(*_args: Any, **_kwargs: Any) -> Iterator[bool]:
+        yield True
+
+    fake_driver.alone_with_image = not_alone  # type: ignore[assignment]
