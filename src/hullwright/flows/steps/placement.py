@@ -55,6 +55,7 @@ class SelectHost(Step):
             "alternates": list(selection.alternates),
             "alternate_ids": list(selection.alternate_ids),
             "probe_before": selection.probe_before,
+            "used_at_most": dict(selection.used_at_most) if selection.used_at_most else None,
         }
 
     def revert(self, run: RunContext, attempt: int, flow_failures: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
@@ -107,6 +108,7 @@ class Claim(Step):
             alternates=tuple(selection["alternates"]),
             alternate_ids=tuple(selection["alternate_ids"]),
             probe_before=selection.get("probe_before"),
+            used_at_most=selection.get("used_at_most"),
         )
         for _ in range(_CLAIM_TRIES):
             try:
