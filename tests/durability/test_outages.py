@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,11 @@ from hullwright.persistence.database import Database
 from hullwright.persistence.models import metadata
 from hullwright.persistence.models.jobs import step_events
 from hullwright.persistence.wakeup import Wakeup
-from support import invariants
+from support import invariants, outages
 from support.house import House
 from support.postgres import PostgresServer
 
-OUTAGE_SECONDS = float(os.environ.get("HULLWRIGHT_DURABILITY_OUTAGE") or 8)
+OUTAGE_SECONDS = float(os.environ.get("HULLWRIGHT_DURABILITY_OUTAGE") or 30)
 BUILDS = 30
 _OPTIONS: dict[str, dict[str, Any]] = {
     "conductor": {"lease_seconds": 3.0, "poll_interval": 0.1, "max_leases": 1000},
@@ -102,9 +103,31 @@ class Api:
         self.db.close()
 
 
-@pytest.mark.postgresql
-@pytest.mark.slow
-def test_builds_pause_while_postgresql_is_down_and_the_api_says_so(tmp_path: Path) -> None:
+def _live_through(directory: Path, url: str, away: Callable[[], AbstractContextManager[None]], *, can_read: bool) -> None:
+    """Builds of two conductors and requests to the API, while the database is away for half a minute."""
+    with _house(directory, url) as house:
+        api = Api(house)
+        assert api.ask("GET", "/servers/detail")[0] == 200
+        uuids = _create(house)
+        conductors = [house.start_conductor() for _ in range(2)]
+        house.wait(lambda: _active(house, uuids) >= 3, 60)
+        with away():
+            until = time.monotonic() + OUTAGE_SECONDS
+            status, body = api.create()
+            assert (status, list(body)) == (503, ["serviceUnavailable"])
+            assert api.ask("GET", "/servers")[0] == (200 if can_read else 503)
+            time.sleep(max(0.0, until - time.monotonic()))
+        time.sleep(1.2)  # its connections have been idle
+        assert api.ask("GET", "/servers")[0] == 200, "the first request after the outage is answered"
+        house.rest(90)
+        assert all(process.poll() is None for process in conductors)
+        assert api.create()[0] == 202
+        house.rest(30)
+        _check(house, uuids)
+        api.close()
+
+
+def _while_stopped(directory: Path) -> None:
     server = PostgresServer(synchronous_commit="on")  # what was committed is there again
     server.start()
     try:
@@ -112,34 +135,32 @@ def test_builds_pause_while_postgresql_is_down_and_the_api_says_so(tmp_path: Pat
         database = Database(url)
         metadata.create_all(database.engine)
         database.close()
-        with _house(tmp_path, url) as house:
-            api = Api(house)
-            assert api.ask("GET", "/servers/detail")[0] == 200
-            uuids = _create(house)
-            conductors = [house.start_conductor() for _ in range(2)]
-            house.wait(lambda: _active(house, uuids) >= 3, 60)
-            server.crash()
-            down_at = time.monotonic()
-            assert (_active_or_away(house, uuids), api.ask("GET", "/servers")[0]) == ("away", 503)
-            status, body = api.create()
-            assert (status, list(body)) == (503, ["serviceUnavailable"])
-            time.sleep(max(0.0, OUTAGE_SECONDS - (time.monotonic() - down_at)))
-            server.revive()
-            time.sleep(1.2)  # its connections have been idle
-            assert api.ask("GET", "/servers")[0] == 200, "the first request after the outage is answered"
-            house.rest(90)
-            assert all(process.poll() is None for process in conductors)
-            _check(house, uuids)
-            api.close()
+        _live_through(directory, url, lambda: outages.stopped(server), can_read=False)
     finally:
         server.stop()
 
 
-def _active_or_away(house: House, uuids: list[str]) -> Any:
-    try:
-        return _active(house, uuids)
-    except Exception as error:  # noqa: BLE001  whatever class says so
-        return "away" if type(error).__name__ == "DatabaseUnavailable" else repr(error)
+@pytest.mark.postgresql
+@pytest.mark.slow
+def test_builds_wait_for_a_database_that_is_gone_for_half_a_minute_and_the_api_says_so(
+    tmp_path: Path, sqlite_url: str, postgres_tables_url: str, postgres_server: PostgresServer
+) -> None:
+    """SQLite locked, PostgreSQL cutting everybody off, PostgreSQL stopped and started: at the same time, because all of it is waiting."""
+    for name in ("locked", "terminated", "stopped"):
+        (tmp_path / name).mkdir()
+    with ThreadPoolExecutor(3) as pool:
+        stories = (
+            pool.submit(_live_through, tmp_path / "locked", sqlite_url, lambda: outages.locked(sqlite_url), can_read=True),
+            pool.submit(
+                _live_through,
+                tmp_path / "terminated",
+                postgres_tables_url,
+                lambda: outages.terminated(postgres_server, postgres_tables_url),
+                can_read=False,
+            ),
+            pool.submit(_while_stopped, tmp_path / "stopped"),
+        )
+    assert [story.exception() for story in stories] == [None, None, None]
 
 
 @pytest.mark.postgresql
@@ -163,30 +184,6 @@ def test_builds_go_on_while_their_connections_are_terminated_again_and_again(tmp
         time.sleep(1.2)
         house.rest(60)
         _check(house, uuids)
-
-
-@pytest.mark.slow
-def test_builds_pause_while_somebody_else_keeps_sqlite_locked(tmp_path: Path, sqlite_url: str) -> None:
-    with _house(tmp_path, sqlite_url) as house:
-        api = Api(house)
-        uuids = _create(house, 20)
-        house.start_conductor()
-        other = sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None, timeout=30)
-        for number in range(2):
-            house.wait(lambda least=number * 4 + 2: _active(house, uuids) >= least, 60)
-            other.execute("BEGIN IMMEDIATE")
-            until = time.monotonic() + 5  # longer than their patience, and than the lease
-            status, body = api.create()
-            assert (status, list(body)) == (503, ["serviceUnavailable"])
-            assert api.ask("GET", "/servers")[0] == 200, "reading needs no lock"
-            time.sleep(max(0.0, until - time.monotonic()))
-            other.execute("ROLLBACK")
-        house.rest(60)
-        assert api.create()[0] == 202
-        house.rest()
-        _check(house, uuids)
-        api.close()
-        other.close()
 
 
 @pytest.mark.slow
