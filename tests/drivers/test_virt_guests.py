@@ -1,16 +1,13 @@
 """Guests on a real host: made once, whatever died in between; powered; gone without a trace."""
 
-import contextlib
 import ipaddress
 import os
 import platform
 import signal
-import socket
 import subprocess
 import threading
 import time
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,6 +27,7 @@ from hullwright.objects.images import CachedImage
 from hullwright.objects.networks import Vif
 from hullwright.objects.states import PowerState
 from hullwright.objects.volumes import Connection
+from support.forwarder import forwarded
 from support.libvirtd import GuestImage, Libvirtd
 from support.virt_hosts import MakeVirtHost, VirtHost, guest_spec
 
@@ -262,46 +260,14 @@ def test_a_copy_that_fills_the_disk_says_so_and_leaves_nothing(
 def test_a_host_on_the_network_is_used_through_libvirt_alone(
     make_virt_host: MakeVirtHost, guest_image: GuestImage, libvirt_host: Libvirtd
 ) -> None:
-    with forwarded(f"{libvirt_host.directory}/run/libvirt-sock") as port:
-        host = make_virt_host(uri=f"qemu+tcp://127.0.0.1:{port}/system")
+    with forwarded(f"{libvirt_host.directory}/run/libvirt-sock") as way:
+        host = make_virt_host(uri=way.uri)
         spec = guest_spec(host.cache(guest_image.qcow2.read_bytes(), "qcow2"))
         host.driver.spawn(spec)
         host.await_console(spec.uuid, b"SYSLINUX")
         assert host.driver.facts().host_ip == "127.0.0.1"
         host.driver.destroy(spec.uuid)
         assert host.driver.leftovers() == []
-
-
-@contextlib.contextmanager
-def forwarded(path: str) -> Iterator[int]:
-    """A TCP port of this machine that leads to a unix socket."""
-
-    def pump(source: socket.socket, sink: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                sink.sendall(data)
-        for end in (source, sink):
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-
-    def accept() -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                near, _ = server.accept()
-                far = socket.socket(socket.AF_UNIX)
-                far.connect(path)
-                ends.extend((near, far))
-                for pair in ((near, far), (far, near)):
-                    threading.Thread(target=pump, args=pair, daemon=True).start()
-
-    ends: list[socket.socket] = []
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        threading.Thread(target=accept, daemon=True).start()
-        yield server.getsockname()[1]
-        with contextlib.suppress(OSError):
-            server.shutdown(socket.SHUT_RDWR)
-    for end in ends:
-        end.close()
 
 
 def test_a_spawn_that_libvirt_refuses_says_what_and_where_and_is_undone(virt_host: VirtHost, image: CachedImage) -> None:

@@ -687,6 +687,13 @@ def base_image_half(house: House) -> str:
     return image_id
 
 
+def network_entry_left(house: House) -> str:
+    """An address that a host still gives to a port that is gone."""
+    left = f"{new_network(house)} fa:16:3e:00:00:07"
+    fake(house).things.put("entries", left, {}, None)
+    return left
+
+
 def base_image_damaged(house: House) -> str:
     """A base image that somebody wrote into."""
     image_id = house.add_image()
@@ -746,6 +753,7 @@ MAKERS: dict[str, tuple[str, Callable[[House], str]]] = {
         "base_image_half": [base_image_half],
         "base_image_damaged": [base_image_damaged],
         "network_left": [network_left],
+        "network_entry_left": [network_entry_left],
     }.items()
     for maker in makers
 }

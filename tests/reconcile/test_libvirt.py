@@ -17,10 +17,12 @@ from hullwright.conductor.reconcile.doctor import Doctor
 from hullwright.conductor.reconcile.findings import KINDS, Finding
 from hullwright.drivers.libvirt_pool import LibvirtPool
 from hullwright.drivers.network.local import plumbing
+from hullwright.drivers.network.local.definition import HostEntry
 from hullwright.drivers.virt.libvirt import domains
 from hullwright.drivers.virt.libvirt.image_cache import Entry, Record, Watch
 from hullwright.objects.images import Image
 from hullwright.objects.states import PowerState, VmState
+from hullwright.persistence import networks, ports
 from hullwright.persistence.models.networks import networks as networks_table
 from hullwright.persistence.models.networks import subnets as subnets_table
 from reconcile import drift
@@ -266,6 +268,29 @@ def test_a_network_of_ours_without_a_record_is_found_and_swept(house: House, doc
         assert conn.execute(sa.select(networks_table.c.id).union(sa.select(subnets_table.c.id))).all() == []
     assert mend(house, doctor, network.id) == ["posted"]
     assert about(doctor, network.id) == []
+
+
+def test_the_entry_of_a_port_without_a_record_is_found_and_swept_and_that_of_a_port_is_left(
+    house: House, doctor: Doctor, host: VirtHost
+) -> None:
+    port_id = drift.new_port(house, None, by_build=False)
+    with house.db.read() as conn:
+        port = ports.get(conn, port_id)
+        bare = networks.get(conn, port.network_id)
+    network = dataclasses.replace(bare, subnets=tuple(dataclasses.replace(subnet, gateway_ip="10.9.0.1") for subnet in bare.subnets))
+    mine = HostEntry(port.mac_address, port.fixed_ips[0].address, "mine")
+    stale = HostEntry("fa:16:3e:00:00:07", "10.9.0.77", "gone")
+    with LibvirtPool.shared().connection(host.ref, "make a network") as connection:
+        found = plumbing.ensure_network(connection, network, "test", 3600)
+        try:
+            plumbing.ensure_entries(found, [mine, stale], 3600)
+            subject = f"{network.id} {stale.mac}"
+            assert [finding.kind for finding in about(doctor, subject)] == ["network_entry_left"]
+            assert mend(house, doctor, subject) == ["posted"]
+            assert about(doctor, subject) == []
+            assert plumbing.entries(connection, lambda id: id == network.id) == {network.id: {mine.mac}}
+        finally:
+            plumbing.remove_network(connection, network.id)
 
 
 def test_news_of_guests_comes_and_comes_again_after_the_connection_was_lost(host: VirtHost) -> None:

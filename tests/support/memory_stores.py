@@ -40,6 +40,9 @@ class MemoryPortStore:
         except KeyError:
             raise NetworkNotFound(id=network_id) from None
 
+    def known_macs(self, macs: Sequence[str]) -> set[str]:
+        return {port.mac_address for port in self.ports.values()} & set(macs)
+
     def ensure_ports(self, instance_uuid: str, project_id: str, requests: Sequence[NetworkRequest]) -> list[Port]:
         with self._lock:
             return [self._ensure(instance_uuid, project_id, request) for request in requests]

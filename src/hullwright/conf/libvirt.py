@@ -10,7 +10,7 @@ OPTS = [
         "pool_name",
         default="hullwright",
         help="Storage pool that holds base images, instance disks, config drives and console logs. A pool of that name which the "
-        "host has already is used as it is, else a pool of type dir is made.",
+        "host has already is used as it is, else a pool of type dir is made. Two installations on one libvirtd need a name each.",
     ),
     cfg.StrOpt(
         "pool_path",

@@ -20,6 +20,7 @@ SAFE = (
     "instance_stranded",
     "instance_without_allocation",
     "job_orphaned",
+    "network_entry_left",
     "network_left",
     "port_misbound",
     "port_without_instance",

@@ -35,6 +35,7 @@ _DELETE_OURS = ports.delete().where(ports.c.device_id == sa.bindparam("instance"
 _FREE_USERS = ports.update().where(ports.c.device_id == sa.bindparam("instance")).values(device_id=None, host=None, position=0)
 
 _PORT_COLUMNS = tuple(name for name in Port.__dataclass_fields__ if name != "fixed_ips")
+_MACS_AT_ONCE = 500
 _MAC_TRIES = 20  # 16 million MACs: even with a million ports one try in 16 fails
 
 
@@ -181,6 +182,14 @@ def replace_addresses(conn: Connection, port: Port, wanted: Sequence[FixedIp]) -
             take_from(conn, port.network_id, port.id, pools, want.subnet_id)
 
 
+def known_macs(conn: Connection, macs: Sequence[str]) -> set[str]:
+    """Those of the MACs that are some port's."""
+    found: set[str] = set()
+    for start in range(0, len(macs), _MACS_AT_ONCE):
+        found |= set(conn.scalars(sa.select(ports.c.mac_address).where(ports.c.mac_address.in_(macs[start : start + _MACS_AT_ONCE]))))
+    return found
+
+
 def bind(conn: Connection, port_ids: Sequence[str], host: str | None) -> None:
     """Record where ports are plugged; None: nowhere."""
     if port_ids:
@@ -309,6 +318,11 @@ class SqlPortStore:
         """See `of_instance`."""
         with self._db.read() as conn:
             return of_instance(conn, instance_uuid)
+
+    def known_macs(self, macs: Sequence[str]) -> set[str]:
+        """See the function `known_macs`."""
+        with self._db.read() as conn:
+            return known_macs(conn, macs)
 
     def bind(self, port_ids: Sequence[str], host: str | None) -> None:
         """See the function `bind`."""

@@ -149,6 +149,13 @@ def base_image_damaged(view: View) -> Iterator[Finding]:
             yield Finding("base_image_damaged", image_id, answer.damaged_images[image_id], host)
 
 
+def network_entry_left(view: View) -> Iterator[Finding]:
+    """What a host has of a port is of one that there is."""
+    for host, answer in _answers(view):
+        for left in _wanted(view, answer.entries):
+            yield Finding("network_entry_left", left, "there is no record of the port", host)
+
+
 def network_left(view: View) -> Iterator[Finding]:
     """A deleted network is on no host."""
     for host, answer in _answers(view):

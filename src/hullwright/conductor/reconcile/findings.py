@@ -89,6 +89,7 @@ KINDS: dict[str, Kind] = {
     # Found by hand only: what was written to must be read back whole.
     "base_image_damaged": Kind("a base image on a host is not what was verified there", "put it away, unless guests stand on it"),
     "network_left": Kind("a deleted network is still on a host", "take it off, when nobody is plugged into it"),
+    "network_entry_left": Kind("a host still has the DHCP entry of a port that is gone", "remove it"),
 }
 
 

@@ -280,6 +280,7 @@ REPAIRS: dict[str, Callable[[Repair, Connection, Finding], Done]] = {
     "files_elsewhere": _clean_host,
     "files_unknown": _clean_host,
     "network_left": _network_left,
+    "network_entry_left": _network_left,
 }
 # What a repair may find when somebody else was quicker: then there is nothing to mend.
 OUTRUN = (InstanceNotFound, UnexpectedTaskStateError, VolumeInvalidState)

@@ -49,6 +49,7 @@ class Answer:
     files: frozenset[str] = frozenset()  # uuids of instances
     half_images: Mapping[str, str] = field(default_factory=dict)
     networks: tuple[str, ...] = ()  # ids of deleted ones
+    entries: tuple[str, ...] = ()  # of ports that are gone
     damaged_images: Mapping[str, str] = field(default_factory=dict)  # -> what is wrong; empty when it was not asked for
 
 
@@ -85,7 +86,7 @@ def ask(virt: VirtDriver, network: NetworkDriver, ref: HostRef) -> Answer:
     """
     # Files first: a guest that is made meanwhile would show files without a guest otherwise.
     files = frozenset(virt.leftovers())
-    return Answer(tuple(virt.guests()), files, dict(virt.half_images()), tuple(network.forgotten(ref)))
+    return Answer(tuple(virt.guests()), files, dict(virt.half_images()), tuple(network.forgotten(ref)), tuple(network.entries_left(ref)))
 
 
 def ask_all(

@@ -35,6 +35,10 @@ class PortStore(Protocol):
         """Record where ports are plugged."""
         ...
 
+    def known_macs(self, macs: Sequence[str]) -> set[str]:
+        """Those of the MACs that are some port's."""
+        ...
+
     def release(self, instance_uuid: str) -> None:
         """Delete the ports that builds made for the instance; unbind and free those that users made."""
         ...
@@ -63,7 +67,7 @@ class NetworkDriver(ABC):
 
     @abstractmethod
     def unplug(self, host: HostRef, instance_uuid: str) -> None:
-        """Undo `plug`; a host that never had it is fine.
+        """Undo `plug`; a host that never had it is fine. Also when the instance's ports are gone already.
 
         Raises: NetworkError, HypervisorUnavailable.
         """
@@ -77,10 +81,17 @@ class NetworkDriver(ABC):
 
     @abstractmethod
     def sweep(self, host: HostRef) -> list[str]:
-        """Remove from the host the networks whose records are gone and that nobody uses; answers their ids.
+        """Remove from the host what is left of ports, and networks that nobody uses, whose records are gone; answers the networks' ids.
 
         Raises: NetworkError, HypervisorUnavailable.
         """
+
+    def entries_left(self, host: HostRef) -> list[str]:
+        """What `sweep` would remove from the host of ports whose records are gone, as "network MAC".
+
+        Raises: NetworkError, HypervisorUnavailable.
+        """
+        return []
 
     def forgotten(self, host: HostRef) -> list[str]:
         """Ids of the networks that `sweep` would remove from the host.

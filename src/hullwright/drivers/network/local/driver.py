@@ -86,6 +86,7 @@ class LocalNetworkDriver(NetworkDriver):
     def unplug(self, host: HostRef, instance_uuid: str) -> None:
         """Remove the DHCP entries of the instance's ports from the host and record that they are bound nowhere.
 
+        Of an instance without ports, whose host was silent when they went: the entries of all ports whose records are gone.
         Raises: NetworkError, HypervisorUnavailable.
         """
         ports = self._ports.ports_of(instance_uuid)
@@ -93,6 +94,8 @@ class LocalNetworkDriver(NetworkDriver):
             fake = FakeHost(host, self._conf.state_path)
             with fake.call("unplug", instance_uuid):
                 fake.things.drop("plugs", instance_uuid, "unplug")
+        elif not ports:
+            self._drop_entries(host)  # a late cleaning: nobody knows any more which were the instance's
         else:
             for network_id in dict.fromkeys(port.network_id for port in ports):
                 mine = [port for port in ports if port.network_id == network_id]
@@ -121,13 +124,17 @@ class LocalNetworkDriver(NetworkDriver):
             plumbing.remove_network(connection, network_id)
 
     def sweep(self, host: HostRef) -> list[str]:
-        """Remove from the host the networks whose records are gone and that nobody uses; answers their ids.
+        """Remove from the host the DHCP entries of ports and then the networks whose records are gone; answers the networks' ids.
 
+        A network that somebody still uses stays.
         Raises: NetworkError, HypervisorUnavailable.
         """
+        for left in self.entries_left(host) if is_fake(host) else ():
+            FakeHost(host, self._conf.state_path).things.drop("entries", left, "sweep")
         if is_fake(host):
             fake = FakeHost(host, self._conf.state_path)
             return [id for id in self.forgotten(host) if fake.things.drop("networks", id, "sweep")]
+        self._drop_entries(host)
         with self._translated(host, "-"), LibvirtPool.shared().connection(host, "sweep networks") as connection:
             return plumbing.remove_forgotten(connection, self._is_known)
 
@@ -140,6 +147,34 @@ class LocalNetworkDriver(NetworkDriver):
             return [id for id in FakeHost(host, self._conf.state_path).things.all("networks") if not self._is_known(id)]
         with self._translated(host, "-"), LibvirtPool.shared().connection(host, "look for deleted networks") as connection:
             return plumbing.forgotten(connection, self._is_known)
+
+    def entries_left(self, host: HostRef) -> list[str]:
+        """DHCP entries that `sweep` would remove, as "network MAC". A fake host has only those that a test put into the room `entries`.
+
+        Raises: NetworkError, HypervisorUnavailable.
+        """
+        if is_fake(host):
+            told = {left: left.split()[1] for left in FakeHost(host, self._conf.state_path).things.all("entries")}
+            return sorted(left for left, mac in told.items() if mac not in self._ports.known_macs(list(told.values())))
+        return sorted(f"{network_id} {mac}" for network_id, macs in self._stale(host).items() for mac in macs)
+
+    def _stale(self, host: HostRef) -> dict[str, set[str]]:
+        """Network id -> MACs that have an entry on the host and are no port's. A port is on record before it is plugged, so that no
+        entry is taken for one of these that is just being made.
+        """
+        with self._translated(host, "-"), LibvirtPool.shared().connection(host, "look for entries of deleted ports") as connection:
+            found = plumbing.entries(connection, self._is_known)
+        known = self._ports.known_macs([mac for macs in found.values() for mac in macs])
+        return {network_id: macs - known for network_id, macs in found.items() if macs - known}
+
+    def _drop_entries(self, host: HostRef) -> None:
+        for network_id, macs in self._stale(host).items():
+            with (
+                self._translated(host, "-"),
+                LibvirtPool.shared().connection(host, "drop entries of deleted ports") as connection,
+                plumbing.one_at_a_time(host.uri, network_id),
+            ):
+                plumbing.remove_entries(connection, network_id, sorted(macs))
 
     @contextlib.contextmanager
     def _translated(self, host: HostRef, port_id: str) -> Iterator[None]:

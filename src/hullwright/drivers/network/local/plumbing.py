@@ -91,6 +91,25 @@ def remove_entries(connection: Any, network_id: str, macs: Sequence[str]) -> Non
     _repeat(lambda: _remove(found, lambda entry: entry.mac in wanted))
 
 
+def entries(connection: Any, is_known: Callable[[str], bool]) -> dict[str, set[str]]:
+    """Network id -> MACs that have a DHCP entry, of the networks of ours that `is_known` (of their ids) affirms.
+
+    Raises: libvirtError.
+    """
+    libvirt = load_libvirt()
+    found = {}
+    for network in connection.listAllNetworks():
+        network_id = network.UUIDString()
+        if network.name() != name_of(network_id) or not is_known(network_id):
+            continue
+        try:
+            found[network_id] = {entry.mac for _, held in _places(network) for entry in held}
+        except libvirt.libvirtError as error:
+            if not is_gone(error):
+                raise
+    return {network_id: macs for network_id, macs in found.items() if macs}
+
+
 def remove_network(connection: Any, network_id: str) -> None:
     """Have nothing of the network on the host; guests that are still plugged into it lose their link.
 
