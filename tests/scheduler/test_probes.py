@@ -137,7 +137,8 @@ def test_a_quarantined_host_is_rejected_and_only_administrators_are_told_why(db,
     fail(db, "h1", times=2, reason="no QEMU on h1")
     with pytest.raises(NoValidHost) as caught:
         scheduler.select(spec(), {})
-    assert caught.value.text == "No valid host was found. 0 of 1 host fit: 1 in quarantine after failed builds."
+    assert caught.value.text.startswith("No valid host was found. 0 of 1 host fit: 1 in quarantine after failed builds. An operator sees ")
+    assert "h1" not in caught.value.text
     (rejection,) = caught.value.report.rejections
     assert (rejection.check, rejection.hosts) == ("compute_up", ("h1",))
     assert rejection.details == ("h1: 2 builds in a row failed at spawn; the last one: no QEMU on h1",)

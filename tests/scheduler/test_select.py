@@ -71,7 +71,9 @@ def test_the_refusal_counts_each_reason_and_names_no_host(sqlite_db, conf):
     tried = {"gamma": "libvirt: cannot start domain on host gamma."}
     error = refusal(Scheduler(sqlite_db, conf), spec(memory_mb=4096), tried)
     assert error.text == (
-        "No valid host was found. 0 of 3 hosts fit: 2 lack 4096 MB memory, 1 already tried: libvirt: cannot start domain on the host."
+        "No valid host was found. 0 of 3 hosts fit: 2 lack 4096 MB memory, 1 already tried: libvirt: cannot start domain on the host. "
+        "The largest of these hosts has 2048 MB memory: ask for less, or have a larger one added. "
+        "Each of these hosts was tried: the attempts tell what failed there."
     )
     assert [(r.check, r.count, r.hosts) for r in error.report.rejections] == [
         ("capacity", 2, ("alpha", "beta")),

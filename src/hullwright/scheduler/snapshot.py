@@ -176,7 +176,7 @@ class Snapshot:
     def _read_static(self, conn: Any, news: Sequence[Any]) -> list[HostRow]:
         """What is known of the hosts that came or changed, apart from answers, failed builds and probes."""
         changed = [row[0] for row in news if row[1] != _REMOVED and self._generations.get(row[0]) != row[1]]
-        known = sa.select(*_known_by_row)
+        known = sa.select(*_known_by_row).order_by(hosts.c.id)  # of equal hosts the first is taken
         if len(changed) > _BATCH and not self._generations:
             return [_row(row) for row in conn.execute(known)]
         found: list[HostRow] = []
