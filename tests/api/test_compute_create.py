@@ -10,6 +10,7 @@ from uuid import uuid4
 import pytest
 import sqlalchemy as sa
 
+from hullwright.api.network.security_groups import default_group_id
 from hullwright.objects.flavors import Flavor
 from hullwright.objects.networks import NetworkRequest
 from hullwright.objects.volumes import Volume
@@ -139,6 +140,8 @@ def test_a_create_request_costs_few_statements(sqlite_api: Api, small_world: Wor
         ("2.100", {"min_count": "many"}, False),
         ("2.100", {"min_count": 2, "hostname": "box"}, False),
         ("2.100", {"security_groups": [{"name": "default"}]}, True),
+        ("2.100", {"security_groups": [{"name": default_group_id("hullwright")}]}, True),
+        ("2.100", {"security_groups": [{"name": default_group_id("another")}]}, False),
         ("2.100", {"security_groups": [{"name": "web"}]}, False),
         ("2.100", {"adminPass": "secret"}, True),
         ("2.100", {"accessIPv4": "192.0.2.1"}, True),

@@ -121,6 +121,23 @@ def test_host_status_follows_the_host(sqlite_api: Api, small_world: World) -> No
     assert told() == "UNKNOWN"
 
 
+def test_the_zone_filter_goes_by_the_zone_that_is_shown(api: Api, world: World) -> None:
+    def listed(zone: str) -> list[str]:
+        return [server["id"] for server in api.get("/servers", params={"availability_zone": zone}).json["servers"]]
+
+    def shown(uuid: str) -> str:
+        return str(api.get(f"/servers/{uuid}").json["server"]["OS-EXT-AZ:availability_zone"])
+
+    asked, unasked = create(api, world, availability_zone="nova"), create(api, world)
+    assert (shown(asked), shown(unasked), listed("nova"), listed("west")) == ("nova", "", [asked], [])
+    activate(api, asked)
+    activate(api, unasked)
+    assert (shown(unasked), listed("nova"), listed("west")) == ("nova", [unasked, asked], [])
+    with api.db.write() as conn:
+        hosts.set_availability_zone(conn, "host1", "west")
+    assert (shown(unasked), listed("nova"), listed("west")) == ("west", [], [unasked, asked])
+
+
 def test_progress_is_that_of_the_build(sqlite_api: Api, small_world: World) -> None:
     uuid = create(sqlite_api, small_world)
     with sqlite_api.db.write() as conn:

@@ -3,11 +3,14 @@
 import time
 from typing import Any
 
+import orjson
 import pytest
 
+from hullwright.drivers.virt.fake.driver import FakeDriver
 from hullwright.objects.errors import JobUnloadable
+from hullwright.objects.guests import GuestSpec
 from hullwright.objects.states import AttemptState, JobState, VmState
-from hullwright.persistence import allocations, attempts, events, faults, hosts, jobs
+from hullwright.persistence import allocations, attempts, events, faults, hosts, jobs, volumes
 from hullwright.persistence.models.jobs import flows as flows_table
 from support.house import House
 
@@ -321,3 +324,51 @@ def test_the_parallel_engine_builds_the_same(house: House) -> None:
         house.rest()
     assert {house.get(uuid).host for uuid in uuids} == {"h2"}
     assert sorted(_guests(house, "h1", "h2")) == sorted(uuids)
+
+
+def test_a_guest_and_its_record_are_in_the_zone_of_the_host_that_it_came_to(house_on_each: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    house = house_on_each
+    spawned: list[GuestSpec] = []
+    really_spawn = FakeDriver.spawn
+
+    def spawn(driver: FakeDriver, guest: GuestSpec) -> None:
+        spawned.append(guest)
+        really_spawn(driver, guest)
+
+    monkeypatch.setattr(FakeDriver, "spawn", spawn)
+    house.add_host("h1", vcpus=2000)
+    house.add_host("h2")
+    with house.db.write() as connection:
+        hosts.set_availability_zone(connection, "h1", "west")
+        hosts.set_availability_zone(connection, "h2", "east")
+    for name in ("h1", "h2"):
+        house.faults(name, {"operation": "spawn", "error": "HypervisorError"})
+    with house.conductor():
+        (uuid,) = house.create(config_drive=True)
+        house.rest()
+    told = [orjson.loads((guest.config_drive_files or {})["openstack/latest/meta_data.json"])["availability_zone"] for guest in spawned]
+    assert sorted(told) == ["east", "west"]  # one attempt on each
+    assert house.get(uuid).availability_zone is None  # it asked for none, and no host has it
+    for name in ("h1", "h2"):
+        house.faults(name)
+    with house.conductor():
+        (uuid,) = house.create(config_drive=True)
+        house.rest()
+    instance = house.get(uuid)
+    assert (instance.vm_state, instance.availability_zone) == (VmState.ACTIVE, {"h1": "west", "h2": "east"}[str(instance.host)])
+
+
+def test_attachments_tell_the_names_that_the_guest_gives_its_volumes(house_on_each: House) -> None:
+    house = house_on_each
+    house.add_host("h1")
+    devices = (
+        house.request_volume(source_type="blank", size_gb=1),
+        house.request_volume(source_type="blank", size_gb=1, device_name="/dev/vdc"),
+        house.request_volume(source_type="blank", size_gb=1),
+    )
+    with house.conductor():
+        (uuid,) = house.create(block_devices=devices)
+        house.rest()
+    with house.db.read() as connection:
+        found = {attachment.id: attachment.device for attachment in volumes.of_instance(connection, uuid)}
+    assert [found[device.attachment_id] for device in devices] == ["/dev/vdb", "/dev/vdc", "/dev/vdd"]

@@ -21,6 +21,7 @@ from sqlalchemy.engine import Connection
 from hullwright.api import server_block_devices, server_networks
 from hullwright.api.context import ApiContext, Caller, microversion
 from hullwright.api.links import plain_address
+from hullwright.api.network.security_groups import default_group_id
 from hullwright.api.schemas.parts import truth
 from hullwright.api.server_block_devices import Disks
 from hullwright.api.server_images import check_fits, usable_image
@@ -62,7 +63,7 @@ def prepare(context: ApiContext, req: falcon.Request, body: Mapping[str, Any]) -
     server = body["server"]
     minor = microversion(req)
     count = _count(server, context.conf.api.max_servers_per_request)
-    _refuse_unsupported(server, count)
+    _refuse_unsupported(server, count, who)
     _check_metadata(server, context.conf.api.metadata_items)
     hints = body.get("os:scheduler_hints") or body.get("OS-SCH-HNT:scheduler_hints") or {}
     with context.db.read() as conn:
@@ -128,6 +129,7 @@ def prepare(context: ApiContext, req: falcon.Request, body: Mapping[str, Any]) -
                 access_ip_v6=plain_address(server.get("accessIPv6")),
                 metadata=server.get("metadata") or {},
                 tags=unique(server.get("tags") or ()),
+                availability_zone=place.availability_zone,
                 reservation_id=reservation_id,
                 launch_index=index,
             )
@@ -164,13 +166,14 @@ def _count(server: Mapping[str, Any], most: int) -> int:
     return wanted
 
 
-def _refuse_unsupported(server: Mapping[str, Any], count: int) -> None:
+def _refuse_unsupported(server: Mapping[str, Any], count: int, who: Caller) -> None:
     if server.get("personality"):
         raise BadRequest("personality is not supported: no files are injected into images. Use user_data, with or without config_drive.")
     if server.get("trusted_image_certificates"):
         raise BadRequest("trusted_image_certificates is not supported: image signatures are not checked.")
     for group in server.get("security_groups") or ():
-        if group.get("name", "default") != "default":
+        # A client looks a group up by its name, and sends the id that it was told.
+        if group.get("name", "default") not in ("default", default_group_id(who.project_id)):
             raise BadRequest(f"Security group {group['name']} not found for project: only default exists.")
     if server.get("hostname") and count > 1:
         raise BadRequest("Unable to allocate a single hostname to multiple instances")

@@ -41,7 +41,6 @@ _EQUAL = {
     "reservation_id": "reservation_id",
     "uuid": "uuid",
     "key_name": "key_name",
-    "availability_zone": "availability_zone",
     "vm_state": "vm_state",
     "task_state": "task_state",
     "access_ip_v4": "access_ip_v4",
@@ -57,6 +56,7 @@ _MATCH = {
 _NUMBERS = frozenset({"launch_index", "power_state"})
 _TIMES = frozenset({"created_at", "launched_at", "terminated_at"})
 _OTHERS = {
+    "availability_zone": 1,
     "status": 1,
     "ip": 1,
     "ip6": 1,
@@ -88,7 +88,7 @@ _OTHERS = {
     "locked": 73,
 }
 _KNOWN = dict.fromkeys((*_EQUAL_ADMIN, *_EQUAL, *_MATCH), 1) | _OTHERS
-_SORTABLE = frozenset(server_pages.COLUMNS) - {"availability_zone"}
+_SORTABLE = frozenset(server_pages.COLUMNS)
 _ADMIN_SORT = frozenset({"host", "node"})
 _STRICT_SINCE = 75  # from 2.75 on an unknown parameter is an error
 
@@ -204,6 +204,8 @@ class _Reader:
         for name, column in equal.items():
             if values := every(req, name):
                 add(server_pages.one_of(column, [self._value(name, value) for value in values]))
+        if zones := every(req, "availability_zone"):
+            add(server_pages.in_zones(zones))
         for name, column in _MATCH.items():
             for pattern in every(req, name):
                 add(server_pages.matches(column, self._pattern(name, pattern)))

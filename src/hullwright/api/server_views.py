@@ -67,7 +67,7 @@ class ServerView:
         status = server_states.status(row["vm_state"], row["task_state"])
         spec = row["spec"]
         host = related.hosts.get(row["host"] or "")
-        zone = row["availability_zone"] or (host.availability_zone if host else spec.get("availability_zone"))
+        zone = host.availability_zone if host else row["availability_zone"]
         server: dict[str, Any] = {
             "id": uuid,
             "name": row["name"],

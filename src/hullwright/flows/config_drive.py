@@ -19,10 +19,10 @@ from hullwright.objects.networks import Subnet, Vif
 _VERSIONS = ("latest", "2018-08-27")
 
 
-def config_drive_files(instance: Instance, vifs: Sequence[Vif]) -> Mapping[str, bytes]:
-    """Path in the drive -> content."""
+def config_drive_files(instance: Instance, vifs: Sequence[Vif], zone: str | None) -> Mapping[str, bytes]:
+    """Path in the drive -> content; `zone`: the availability zone of the instance's host."""
     files = {
-        "meta_data.json": orjson.dumps(_meta_data(instance)),
+        "meta_data.json": orjson.dumps(_meta_data(instance, zone)),
         "network_data.json": orjson.dumps(_network_data(vifs)),
         "vendor_data.json": b"{}",
     }
@@ -31,13 +31,13 @@ def config_drive_files(instance: Instance, vifs: Sequence[Vif]) -> Mapping[str, 
     return {f"openstack/{version}/{name}": content for version in _VERSIONS for name, content in files.items()}
 
 
-def _meta_data(instance: Instance) -> dict[str, Any]:
+def _meta_data(instance: Instance, zone: str | None) -> dict[str, Any]:
     data: dict[str, Any] = {
         "uuid": instance.uuid,
         "name": instance.name,
         "hostname": instance.hostname,
         "launch_index": instance.launch_index,
-        "availability_zone": instance.availability_zone,
+        "availability_zone": zone,
         "project_id": instance.project_id,
         "meta": dict(instance.metadata),
         "devices": [],

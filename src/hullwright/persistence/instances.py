@@ -19,6 +19,7 @@ from hullwright.objects.instances import Instance, RequestSpec
 from hullwright.objects.states import TaskState, VmState
 from hullwright.persistence.database import now
 from hullwright.persistence.models.changes import NextChange
+from hullwright.persistence.models.hosts import hosts
 from hullwright.persistence.models.instances import instances
 
 _FIELDS = tuple(Instance.__dataclass_fields__)
@@ -97,6 +98,12 @@ def get_row(conn: Connection, uuid: str, *, deleted: bool = False, for_update: b
     return row
 
 
+def get_zone(conn: Connection, uuid: str) -> str | None:
+    """The availability zone that an instance is in, or is asked into while it has no host."""
+    zone: str | None = conn.scalar(sa.select(instances.c.availability_zone).where(instances.c.uuid == uuid))
+    return zone
+
+
 def transition(
     conn: Connection,
     uuid: str,
@@ -137,8 +144,13 @@ def _transition(expected: tuple[TaskState | None, ...], vm_states: tuple[VmState
     )
     if vm_states is not None:
         statement = statement.where(instances.c.vm_state.in_(vm_states))
-    changed = {"changed": NextChange()} if "host" in columns else {}
-    return statement.values({name: sa.bindparam(name) for name in columns} | changed)
+    values: dict[str, Any] = {name: sa.bindparam(name) for name in columns}
+    if "host" in columns:
+        values["changed"] = NextChange()
+        # An instance is in the zone of its host; one that loses its host keeps the zone, unless another is given.
+        zone = sa.select(hosts.c.availability_zone).where(hosts.c.name == values["host"]).scalar_subquery()
+        values.setdefault("availability_zone", sa.func.coalesce(zone, instances.c.availability_zone))
+    return statement.values(values)
 
 
 def _is_one_of(expected: Sequence[TaskState | None]) -> sa.ColumnElement[bool]:

@@ -29,7 +29,6 @@ from hullwright.persistence.paging import Sort, page
 COLUMNS = {
     "access_ip_v4": "access_ip_v4",
     "access_ip_v6": "access_ip_v6",
-    "availability_zone": "availability_zone",
     "config_drive": "config_drive",
     "created_at": "created_at",
     "description": "description",
@@ -150,6 +149,12 @@ def equals(name: str, value: Any) -> sa.ColumnElement[bool]:
 def one_of(name: str, values: Sequence[Any]) -> sa.ColumnElement[bool]:
     """A column, by the API's name, has one of these values."""
     return instances.c[COLUMNS[name]].in_(list(values))
+
+
+def in_zones(zones: Sequence[str]) -> sa.ColumnElement[bool]:
+    """In one of these availability zones: its host's; of an instance without a host, the one that was asked for."""
+    of_host = sa.select(hosts.c.availability_zone).where(hosts.c.name == instances.c.host).scalar_subquery()
+    return sa.func.coalesce(of_host, instances.c.availability_zone).in_(list(zones))
 
 
 def updated(*, since: float | None = None, before: float | None = None) -> list[sa.ColumnElement[bool]]:

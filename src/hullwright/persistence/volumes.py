@@ -7,7 +7,7 @@ Not for: bytes; the driver makes and deletes them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -33,6 +33,7 @@ _OF_INSTANCES = (
     .where(attachments.c.instance_uuid.in_(sa.bindparam("instances", expanding=True)), attachments.c.state != _DELETING)
     .order_by(sa.case((_NEVER_BOOTED, 1), else_=0), attachments.c.boot_index, attachments.c.position)
 )
+_SET_DEVICE = attachments.update().where(attachments.c.id == sa.bindparam("its_id")).values(device=sa.bindparam("device"))
 _ANY_OF_INSTANCE = sa.select(attachments.c.id).where(attachments.c.instance_uuid == sa.bindparam("instance")).limit(1)
 
 
@@ -178,9 +179,10 @@ def mark_attached(conn: Connection, attachment_ids: Sequence[str], host: str | N
         conn.execute(volumes.update().where(theirs, volumes.c.status == "in-use").values(status="reserved"))
 
 
-def set_device(conn: Connection, attachment_id: str, device: str) -> None:
-    """Record the name under which the guest sees a volume."""
-    conn.execute(attachments.update().where(attachments.c.id == attachment_id).values(device=device))
+def set_devices(conn: Connection, devices: Mapping[str, str]) -> None:
+    """Record the names (/dev/vdb) under which a guest sees its volumes, by attachment."""
+    if devices:
+        conn.execute(_SET_DEVICE, [{"its_id": id, "device": device} for id, device in devices.items()])
 
 
 def place(conn: Connection, volume_id: str, host: str | None, attachment_id: str | None) -> None:

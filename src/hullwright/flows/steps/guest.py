@@ -14,7 +14,7 @@ from hullwright.objects.images import CachedImage
 from hullwright.objects.networks import Vif
 from hullwright.objects.states import TaskState
 from hullwright.objects.volumes import Attachment, Connection
-from hullwright.persistence import instances
+from hullwright.persistence import instances, volumes
 
 
 class Spawn(Step):
@@ -34,7 +34,9 @@ class Spawn(Step):
         images: Mapping[str, Mapping[str, Any]],
     ) -> None:
         """Spawn; a guest that is there already, in whatever shape, is brought to run."""
-        guest = guest_spec(run, vifs, connections, images)
+        taken = _local_disks(run)
+        disks = _guest_volumes(connections, root_is_volume=run.spec.boots_from_volume, taken=taken)
+        zone = None
         with run.transaction() as connection:
             instances.transition(
                 connection,
@@ -42,7 +44,11 @@ class Spawn(Step):
                 expected_task_state=(TaskState.NETWORKING, TaskState.BLOCK_DEVICE_MAPPING, TaskState.SPAWNING),
                 task_state=TaskState.SPAWNING,
             )
-        run.virt(host).spawn(guest)
+            named = {pair["attachment"]["id"]: f"/dev/{disk.device}" for pair, disk in zip(connections, disks, strict=True)}
+            volumes.set_devices(connection, named)
+            if run.instance.config_drive:
+                zone = instances.get_zone(connection, run.instance_uuid)  # the claim gave it after the instance was read
+        run.virt(host).spawn(guest_spec(run, vifs, disks, images, zone))
 
     def revert(self, run: RunContext, host: str, **kwargs: Any) -> None:
         """Destroy."""
@@ -53,8 +59,9 @@ class Spawn(Step):
 def guest_spec(
     run: RunContext,
     vifs: Sequence[Mapping[str, Any]],
-    connections: Sequence[Mapping[str, Any]],
+    disks: tuple[GuestVolume, ...],
     images: Mapping[str, Mapping[str, Any]],
+    zone: str | None,
 ) -> GuestSpec:
     """All that the hypervisor needs, put together from the instance and from what the steps before provided."""
     instance, flavor = run.instance, run.spec.flavor
@@ -77,8 +84,8 @@ def guest_spec(
         swap_mb=flavor.swap_mb,
         ephemeral_gb=flavor.ephemeral_gb,
         vifs=cards,
-        volumes=_guest_volumes(connections, root_is_volume=run.spec.boots_from_volume, taken=_local_disks(run)),
-        config_drive_files=config_drive_files(instance, cards) if instance.config_drive else None,
+        volumes=disks,
+        config_drive_files=config_drive_files(instance, cards, zone) if instance.config_drive else None,
         image_properties=run.spec.image_properties,
         extra_specs=flavor.extra_specs,
         created_at=instance.created_at,
@@ -93,7 +100,7 @@ def _local_disks(run: RunContext) -> int:
 
 def _guest_volumes(connections: Sequence[Mapping[str, Any]], *, root_is_volume: bool, taken: int) -> tuple[GuestVolume, ...]:
     """Give each volume a device name: the boot volume is the first disk, the others come after the local ones, or where the user said."""
-    volumes = []
+    disks = []
     used = {Attachment.from_dict(pair["attachment"]).device for pair in connections}
     letters = (letter for letter in "abcdefghijklmnopqrstuvwxyz"[taken + root_is_volume :] if f"/dev/vd{letter}" not in used)
     for pair in connections:
@@ -104,5 +111,5 @@ def _guest_volumes(connections: Sequence[Mapping[str, Any]], *, root_is_volume: 
             device = attachment.device.rpartition("/")[2]
         else:
             device = f"vd{next(letters)}"
-        volumes.append(GuestVolume(connection=Connection.from_dict(pair["connection"]), device=device, boot_index=attachment.boot_index))
-    return tuple(volumes)
+        disks.append(GuestVolume(connection=Connection.from_dict(pair["connection"]), device=device, boot_index=attachment.boot_index))
+    return tuple(disks)

@@ -150,6 +150,7 @@ class Claim(Step):
                     task_state=TaskState.SCHEDULING,
                     host=None,
                     node=None,
+                    availability_zone=run.spec.availability_zone,
                 )
             except (UnexpectedTaskStateError, InstanceNotFound):
                 pass
