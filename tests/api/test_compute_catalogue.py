@@ -217,6 +217,35 @@ def test_services_are_hosts_and_conductors(api: Api, host_id: str) -> None:
     assert api.put("/os-services/nope", {"status": "disabled"}).status == 404
 
 
+def test_older_clients_name_in_the_path_what_to_do_with_a_service(api: Api, host_id: str) -> None:
+    whom = {"host": "host1", "binary": "nova-compute"}
+
+    def put(action: str, version: str = "2.52", **more: Any) -> Any:
+        return api.put(f"/os-services/{action}", whom | more, version=version)
+
+    def now() -> tuple[str, str | None, str]:
+        [shown] = api.get("/os-services?host=host1").json["services"]
+        return shown["status"], shown["disabled_reason"], shown["state"]
+
+    assert put("disable-log-reason", "2.1", disabled_reason="mending").json == {
+        "service": whom | {"status": "disabled", "disabled_reason": "mending"}
+    }
+    assert now() == ("disabled", "mending", "up")
+    assert put("disable").json["service"] == whom | {"status": "disabled"}
+    assert put("enable", "2.1").json["service"] == whom | {"status": "enabled"}
+    assert now() == ("enabled", None, "up")
+    assert put("force-down", forced_down=True).json["service"] == whom | {"forced_down": True}
+    assert now() == ("enabled", None, "down")
+    assert put("force-down", forced_down=False).status == 200
+    assert put("force-down", "2.10", forced_down=True).status == 404
+    assert put("dance").status == 404
+    assert put("disable-log-reason").status == 400
+    assert api.put("/os-services/enable", {"host": "nobody", "binary": "nova-compute"}, version="2.1").status == 404
+    assert api.put("/os-services/enable", {"host": "host1", "binary": "nova-conductor"}, version="2.1").status == 404
+    assert api.put("/os-services/enable", whom).status in (400, 404), "from 2.53 on the path names the service"
+    assert now() == ("enabled", None, "up")
+
+
 def test_zones_are_those_of_hosts(api: Api, host_id: str) -> None:
     with api.db.write() as conn:
         hosts.register(conn, "host2", "fake:///host2", "fake", availability_zone="attic")

@@ -10,7 +10,6 @@ import falcon
 
 from hullwright.api.context import microversion
 from hullwright.api.links import iso_micro, last
-from hullwright.api.microversions import available
 from hullwright.api.resource import Resource, send
 from hullwright.api.schemas import services as schemas
 from hullwright.api.schemas.parts import truth
@@ -43,9 +42,38 @@ class Services(Resource):
                 shown = [service for service in shown if service[name] == wanted]
         send(resp, {"services": shown})
 
-    @available(since=_UUIDS_SINCE)
     def on_put_one(self, req: falcon.Request, resp: falcon.Response, service_id: str) -> None:
-        """Enable, disable, or declare down a host; a conductor has no such switch."""
+        """Enable, disable, or declare down a host; a conductor has no such switch. Before 2.53 the path names what to do, the body whom."""
+        if microversion(req) >= _UUIDS_SINCE:
+            self._update(req, resp, service_id)
+        else:
+            self._act(req, resp, service_id)
+
+    def _act(self, req: falcon.Request, resp: falcon.Response, action: str) -> None:
+        """The older form: enable, disable, disable-log-reason, force-down."""
+        minor = microversion(req)
+        if action not in schemas.ACTIONS or minor < schemas.ACTIONS_SINCE[action]:
+            raise NotFound("Unknown action")
+        self.require(req, "os-services")
+        given = self.body(req, schemas.ACTIONS[action])
+        shown = {"host": given["host"], "binary": given["binary"]}
+        with self.context.db.write() as conn:
+            if given["binary"] != "nova-compute":
+                raise ServiceNotFound(id=f"{given['binary']} on {given['host']}")
+            if action == "enable":
+                hosts.enable(conn, given["host"])
+                shown["status"] = "enabled"
+            elif action == "force-down":
+                shown["forced_down"] = truth(given["forced_down"])
+                hosts.force_down(conn, given["host"], shown["forced_down"])
+            else:
+                hosts.disable(conn, given["host"], given.get("disabled_reason"))
+                shown["status"] = "disabled"
+                if action == "disable-log-reason":
+                    shown["disabled_reason"] = given["disabled_reason"]
+        send(resp, {"service": shown})
+
+    def _update(self, req: falcon.Request, resp: falcon.Response, service_id: str) -> None:
         self.require(req, "os-services")
         given = self.body(req, schemas.UPDATE)
         if "disabled_reason" in given and given.get("status") != "disabled":
