@@ -3,7 +3,10 @@
 import random
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from hullwright.conf import opts
 from hullwright.objects.flavors import Flavor
 from hullwright.objects.hosts import HostFacts, Inventory
 from hullwright.objects.instances import Instance, RequestSpec
@@ -163,3 +166,28 @@ def test_a_scheduler_gathers_like_images_when_asked_to_and_reads_none_otherwise(
     assert gathering.select(spec(4, {"os_distro": "windows"}), {}).host == "a", "what was chosen and not yet claimed counts"
     conf.set_override("image_props_weight_multiplier", -10.0, "scheduler")
     assert Scheduler(db, conf).select(spec(5, LINUX), {}).host == "a"
+
+
+properties = st.fixed_dictionaries(
+    {}, optional={name: st.sampled_from(["1", "2"]) for name in ("os_distro", "hw_machine_type", "img_hv_type", "owner")}
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    there=st.lists(st.tuples(st.sampled_from("abcd"), properties), max_size=12),
+    asked=properties,
+    setting=st.sampled_from([{}, {"os_distro": 2.0}, {"owner": 1.0, "hw_machine_type": -1.0}, {"img_hv_type": 0.0}]),
+)
+def test_the_weigher_weighs_as_its_plain_reading(there, asked, setting):
+    conf, tally = opts.load([]), ImageTally(setting)
+    for number, (host, held) in enumerate(there):
+        tally.note_choice(str(number), host, held)
+    plain = dict.fromkeys("abcd", 0.0)
+    for host, held in there:
+        for name, value in held.items():
+            if asked.get(name) == value:
+                plain[host] += setting.get(name, 0.0) if setting else float(name != "owner")
+    low, high = min(plain.values()), max(plain.values())
+    expected = {host: (weight - low) / (high - low) if high > low else 0.0 for host, weight in plain.items()}
+    assert weigh(conf, tally, "abcd", asked, setting) == pytest.approx(expected)
