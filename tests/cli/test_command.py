@@ -44,6 +44,13 @@ def test_it_tells_its_version() -> None:
     assert (done.returncode, done.stdout.split()[0]) == (0, "hullwright")
 
 
+@pytest.mark.parametrize("arguments", [("server", "create", "--help"), ("help", "server", "create")])
+def test_a_command_tells_its_own_arguments(arguments: tuple[str, ...]) -> None:
+    done = hullwright(*arguments)
+    assert done.returncode == 0
+    assert "--wait-for-capacity" in done.stdout
+
+
 def test_an_unknown_command_exits_2() -> None:
     done = hullwright("server", "explode")
     assert done.returncode == 2

@@ -117,12 +117,15 @@ def test_a_server_that_waits_for_room_stands_in_the_queue_until_there_is_some(fu
     while len(queue := furnished.json("server", "queue")) < 2:
         assert time.monotonic() < deadline, queue
     assert [(entry["Place"], entry["ID"], entry["Name"]) for entry in queue] == [(1, made[0], "first"), (2, made[1], "second")]
+    assert furnished.json("server", "show", "second")["Waits for room"].startswith("place 2 of 2, until 2")
     timeline = furnished.json("server", "timeline", "first")
     assert (timeline[-1]["Step"], timeline[-1]["State"]) == ("select_host", "WAITING")
     furnished.ok("host", "enable", host["Name"])
     while furnished.json("server", "queue"):
         assert time.monotonic() < deadline
-    furnished.ok("server", "delete", "--wait", *made)
+    done = furnished.run("server", "delete", "--wait", "nobody", *made)
+    assert (done.returncode, done.stderr) == (1, "hullwright: There is no server nobody.\n")
+    assert furnished.json("server", "list") == []  # the others went
 
 
 def test_a_host_is_set_apart_from_the_others_at_once(furnished: Installation) -> None:

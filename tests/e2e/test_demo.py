@@ -89,6 +89,11 @@ def test_what_is_kept_works_as_it_says_and_stop_takes_it_down(home: Path) -> Non
         )  # fmt: skip
         assert (shown.returncode, shown.stdout.split()) == (0, ["demo", "ACTIVE"]), shown.stderr
         assert any(" conductor" in command for command in running_with(home))
+        # What its user made besides goes too.
+        made_by_hand = [*client, "port", "create", "mine", "--network", "demo"], [*client, "volume", "create", "mine", "--size", "1"]
+        for command in made_by_hand:
+            made = subprocess.run(command, env=os.environ | exports, capture_output=True, text=True, timeout=60, check=False)
+            assert made.returncode == 0, made.stderr
     finally:
         stopped = demo(home, "--stop")
     assert stopped.returncode == 0, stopped.stdout + stopped.stderr

@@ -97,10 +97,10 @@ def test_what_might_be_somebodys_needs_force(house: House) -> None:
     assert drift.fake(house).things.get("guests", instance_uuid) is None
 
 
-def test_a_silent_host_is_named(house: House) -> None:
+def test_a_silent_host_is_named_and_is_not_clean(house: House) -> None:
     house.faults("h1", {"operation": "guests", "error": "HypervisorUnavailable", "reason": "cable"})
     done = doctor(house)
-    assert done.returncode == 0
+    assert done.returncode == 3
     assert "host h1 could not be asked" in done.stderr
     assert "cable" in done.stderr
 

@@ -101,7 +101,8 @@ def prepare(context: ApiContext, req: falcon.Request, body: Mapping[str, Any]) -
             block_devices=disks.devices if index == 0 else server_block_devices.again(disks.devices),
             scheduler_hints=hints,
             config_drive=config_drive,
-            max_attempts=context.conf.scheduler.max_attempts,
+            # Who names the one host leaves nothing to try.
+            max_attempts=1 if place.force_host else context.conf.scheduler.max_attempts,
             wait_seconds=wait_seconds,
         )
         batch.append(

@@ -33,6 +33,7 @@ from hullwright.persistence.volumes import SqlVolumeStore
 from hullwright.persistence.wakeup import Wakeup
 
 _TOLD = ("kind", "subject", "host", "evidence", "state", "text")
+_UNASKED = 3  # the exit code when nothing was found where it could be looked; 2 is a wrong command line
 COLUMNS = ("Kind", "Subject", "Host", "Age", "Evidence", "Repair")
 
 
@@ -73,7 +74,7 @@ class Run(LocalCommand, Lister):
         return parser
 
     def run(self, parsed_args: argparse.Namespace) -> int:
-        """0: nothing is wrong, or all of it was mended. 1: something is."""
+        """0: nothing is wrong, or all of it was mended. 1: something is. 3: nothing was found, but not every host could be asked."""
         super().run(parsed_args)
         return self.exit_code
 
@@ -97,7 +98,7 @@ class Run(LocalCommand, Lister):
             for name, reason in sorted(look.silent.items()):
                 self.app.LOG.warning("host %s could not be asked: %s", name, reason)
             if not parsed_args.fix:
-                self.exit_code = 1 if look.findings else 0
+                self.exit_code = 1 if look.findings else _UNASKED if look.silent else 0
                 return COLUMNS, [_row(Outcome(finding, "found"))[:-1] for finding in look.findings]
             run = str(uuid.uuid4())
             outcomes = doctor.mend(look, kinds=kinds, with_consent=parsed_args.force, request_id=f"req-{run}")
@@ -106,7 +107,8 @@ class Run(LocalCommand, Lister):
             with database.write() as conn:
                 row = jobs.new_row(kind=RECONCILE, instance_uuid=None, inputs={"by": "doctor"}, request_id=f"req-{run}", uuid=run)
                 job_repairs.record(conn, row, {"count": len(outcomes), "outcomes": told(outcomes), "silent": dict(look.silent)})
-        self.exit_code = 0 if all(outcome.state in ("mended", "gone") for outcome in outcomes) else 1
+        is_mended = all(outcome.state in ("mended", "gone") for outcome in outcomes)
+        self.exit_code = 1 if not is_mended else _UNASKED if look.silent else 0
         return (*COLUMNS, "Outcome"), [_row(outcome) for outcome in outcomes]
 
     @contextlib.contextmanager

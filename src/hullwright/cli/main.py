@@ -71,7 +71,7 @@ class Hullwright(App):
         manager = CommandManager()
         for name, place in COMMANDS.items():
             manager.commands[name] = importlib.metadata.EntryPoint(name, f"hullwright.cli.{place}", "hullwright.cli")
-        super().__init__(hullwright.__doc__, importlib.metadata.version("hullwright"), manager)
+        super().__init__(hullwright.__doc__, importlib.metadata.version("hullwright"), manager, deferred_help=True)
 
     def build_option_parser(
         self, description: str | None, version: str | None, argparse_kwargs: dict[str, Any] | None = None

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import base64
+import contextlib
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from cliff.lister import Lister
 from cliff.show import ShowOne
@@ -109,7 +111,7 @@ class Create(ApiCommand, ShowOne):
         if not parsed_args.no_wait:
             # A table of the result belongs on stdout; what happens on the way does too, unless a program reads it.
             out = self.app.stdout if parsed_args.formatter == "table" else self.app.stderr
-            with watch.on(out) as screen:
+            with watch.on(out) as screen, told_on_interrupt(self.app.stderr, parsed_args.name):
                 builds.follow(self.client, builds.latest(self.client, server["id"])["id"], screen)
             server = find.server(self.client, server["id"])
             if server["status"] == "ERROR":
@@ -143,6 +145,16 @@ class Create(ApiCommand, ShowOne):
         if parsed_args.property:
             body["metadata"] = dict(parsed_args.property)
         return body
+
+
+@contextlib.contextmanager
+def told_on_interrupt(out: TextIO, name: str) -> Iterator[None]:
+    """Who looks away does not stop the build: say so."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        out.write(f"The build goes on. `hullwright server timeline {name}` shows it, `hullwright server delete {name}` ends it.\n")
+        raise
 
 
 def _volume(identity: str, boot_index: int) -> dict[str, Any]:
@@ -197,8 +209,17 @@ class Show(_Named, ShowOne):
     """Show a server"""
 
     def take_action(self, parsed_args: argparse.Namespace) -> Table:
-        """Find it."""
-        return _details(find.server(self.client, parsed_args.server))
+        """Find it; of one that is being built, say when it waits for room."""
+        server = find.server(self.client, parsed_args.server)
+        columns, values = _details(server)
+        if server["status"] == "BUILD" and (waiting := builds.latest(self.client, server["id"])["waiting"]):
+            columns, values = (*columns, "Waits for room"), (*values, _waits(waiting))
+        return columns, values
+
+
+def _waits(waiting: dict[str, Any]) -> str:
+    place = f"place {waiting['place']} of {waiting['of']}"
+    return f"{place}, until {waiting['until']}" if waiting["until"] else f"{place}, looks for some now"
 
 
 class Delete(ApiCommand):
@@ -214,13 +235,22 @@ class Delete(ApiCommand):
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
         """Ask for all of them first, then wait."""
-        found = [find.server(self.client, wanted) for wanted in parsed_args.servers]
+        found, missed = [], []
+        for wanted in parsed_args.servers:
+            try:
+                found.append(find.server(self.client, wanted))
+            except (find.NoSuch, find.Ambiguous) as error:  # the others are deleted all the same
+                missed.append(error)
         for server in found:
             self.client.delete(f"{http.COMPUTE}/servers/{server['id']}")
         if parsed_args.wait:
             until = time.monotonic() + parsed_args.timeout
             for server in found:
                 wait_until_gone(self.client, server, until, parsed_args.timeout)
+        if len(missed) == 1:
+            raise missed[0]
+        if missed:
+            raise HullwrightError(" ".join(error.text for error in missed))
 
 
 def wait_until_gone(client: http.Client, server: dict[str, Any], until: float, seconds: float) -> None:
