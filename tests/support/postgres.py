@@ -1,7 +1,7 @@
 """A real PostgreSQL for tests: fixtures `postgres_server`, `postgres_url`, `fresh_postgres_url`; `PostgresServer`.
 
-Each test session has a server of its own from the system's package, on a free port of 127.0.0.1, with its data in a
-temporary directory and no care for durability. It ends with the session, also when the session is killed. A machine
+Each test session has a server of its own from the system's package, on a free port of 127.0.0.1, with its data in
+memory and no care for durability. It ends with the session, also when the session is killed. A machine
 without PostgreSQL fails the tests with the reason: they are never skipped.
 
 Not for: schemas. A test migrates one database, names it as a template, and has copies of it.
@@ -31,6 +31,12 @@ _PREFIX = "hullwright-postgres-"
 
 class PostgresError(Exception):
     """There is no PostgreSQL here, or it does not start; the message says why."""
+
+
+def _room() -> Path:
+    """Where data directories are made: in memory when the machine lets us."""
+    memory = Path("/dev/shm")
+    return memory if os.access(memory, os.W_OK) else Path(tempfile.gettempdir())
 
 
 def _binaries() -> Path:
@@ -63,7 +69,7 @@ class PostgresServer:
         """Make the data directory, start the server, wait until it answers. Raises: PostgresError."""
         _remove_dead_sessions()
         binaries = _binaries()
-        self._directory = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
+        self._directory = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=_room()))
         self._own(self._directory)
         data = self._directory / "data"
         options = f"-D {data} -U {SUPERUSER} -A trust -E UTF8 --no-locale --no-sync".split()
@@ -115,7 +121,7 @@ class PostgresServer:
     def clone(cls, directory: Path, **settings: str) -> "PostgresServer":
         """A running server on a copy of what `halt` left. Raises: PostgresError."""
         made = cls(**settings)
-        made._directory = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
+        made._directory = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=_room()))
         made._own(made._directory)
         subprocess.run(["cp", "-a", str(directory / "data"), str(made._directory)], check=True)
         made._launch(_binaries(), made._directory / "data")
@@ -210,7 +216,7 @@ class PostgresServer:
 
 def _remove_dead_sessions() -> None:
     """The data of sessions that were killed (their servers went with them)."""
-    for directory in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*-*"):
+    for directory in _room().glob(f"{_PREFIX}*-*"):
         pid = directory.name.removeprefix(_PREFIX).partition("-")[0]
         if not Path("/proc", pid).exists():
             shutil.rmtree(directory, ignore_errors=True)
