@@ -284,3 +284,38 @@ def test_versions_and_extensions_are_told(api: testing.TestClient) -> None:
     assert "port-security" in aliases
     assert api.simulate_get(f"{V2}/extensions/port-security").json["extension"]["alias"] == "port-security"
     refused(api.simulate_get(f"{V2}/extensions/trunk"), 404)
+
+
+def test_descriptions_are_kept_and_changed(api: testing.TestClient) -> None:
+    of_lab = {"description": "of the lab"}
+    network = create(api, "network", **of_lab)
+    made = [network, subnet(api, network["id"], **of_lab), create(api, "port", network_id=network["id"], **of_lab)]
+    for kind, item in zip(("network", "subnet", "port"), made, strict=True):
+        assert item["description"] == "of the lab"
+        path = f"{V2}/{kind}s/{item['id']}"
+        changed = api.simulate_put(path, json={kind: {"description": "of the office"}})
+        assert (changed.status_code, changed.json[kind]["description"]) == (200, "of the office")
+        assert api.simulate_get(path).json[kind] == changed.json[kind]
+        found = api.simulate_get(f"{V2}/{kind}s", query_string="description=of the office").json[f"{kind}s"]
+        assert [each["id"] for each in found] == [item["id"]]
+        assert "too long" in refused(api.simulate_put(path, json={kind: {"description": "x" * 256}}), 400)
+
+
+@pytest.mark.parametrize(
+    ("kind", "attribute", "value", "always"),
+    [
+        ("network", "admin_state_up", False, "true"),
+        ("network", "router:external", True, "false"),
+        ("subnet", "host_routes", [{"destination": "192.0.2.0/24", "nexthop": "192.0.2.1"}], "[]"),
+        ("subnet", "subnetpool_id", "default", "null"),
+        ("port", "admin_state_up", False, "true"),
+        ("port", "binding:vnic_type", "direct", '"normal"'),
+        ("port", "allowed_address_pairs", [{"ip_address": "192.0.2.9"}], "[]"),
+    ],
+)
+def test_what_is_not_supported_is_said_so(api: testing.TestClient, kind: str, attribute: str, value: Any, always: str) -> None:
+    more = {} if kind == "network" else {"network_id": create(api, "network")["id"]}
+    more |= {"cidr": "192.0.2.0/24"} if kind == "subnet" else {}
+    told = refused(post(api, kind, **more, **{attribute: value}), 400)
+    assert told == f"Hullwright does not support another '{attribute}' than {always}."
+    assert refused(post(api, kind, **more, dns_name="a"), 400) == f"Invalid input for '{kind}': Hullwright does not support 'dns_name'."

@@ -11,7 +11,7 @@ from typing import Any
 import falcon
 import jsonschema
 import orjson
-from jsonschema.exceptions import best_match
+from jsonschema.exceptions import ValidationError, best_match
 
 from hullwright.api.errors import HttpError
 
@@ -70,10 +70,28 @@ class Body:
             data = data[self._key]
         error = best_match(self._validator.iter_errors(data))
         if error is not None:
-            where = ".".join(str(part) for part in error.absolute_path) or (self._key or "body")
-            raise HttpError(400, f"Invalid input for '{where}': {error.message}")
+            raise HttpError(400, _tell(error, self._key or "body"))
         found: dict[str, Any] = data
         return found
+
+
+def only(*values: Any) -> dict[str, Any]:
+    """The schema of an attribute that is always the first of `values` here. Clients may say so: they send their defaults."""
+    return {"enum": list(values), "$comment": _ALWAYS}
+
+
+_ALWAYS = "It cannot be otherwise."
+
+
+def _tell(error: ValidationError, whole: str) -> str:
+    where = ".".join(str(part) for part in error.absolute_path)
+    schema: Any = error.schema
+    if error.validator == "enum" and schema.get("$comment") == _ALWAYS:
+        return f"Hullwright does not support another '{where}' than {orjson.dumps(schema['enum'][0]).decode()}."
+    if error.validator == "additionalProperties" and schema["additionalProperties"] is False and isinstance(error.instance, dict):
+        names = ", ".join(f"'{name[:100]}'" for name in sorted(set(error.instance) - set(schema["properties"]))[:10])
+        return f"Invalid input for '{where or whole}': Hullwright does not support {names}."
+    return f"Invalid input for '{where or whole}': {error.message}"
 
 
 TEXT = {"type": "string", "maxLength": 255}

@@ -20,6 +20,7 @@ class Subnet(Record):
     enable_dhcp: bool = True
     dns_nameservers: tuple[str, ...] = ()
     allocation_pools: tuple[tuple[str, str], ...] = ()  # (first, last), inclusive
+    description: str = ""
     created_at: float = 0.0
 
 
@@ -36,6 +37,7 @@ class Network(Record):
     port_security: bool = True  # anti-spoofing filters on ports
     project_id: str | None = None
     subnets: tuple[Subnet, ...] = ()
+    description: str = ""
     created_at: float = 0.0
 
 
@@ -56,6 +58,7 @@ class Port(Record):
     mac_address: str
     fixed_ips: tuple[FixedIp, ...] = ()
     name: str = ""
+    description: str = ""
     device_id: str | None = None  # instance uuid
     host: str | None = None  # bound to this host
     created_by_build: bool = False  # ours to delete with the instance; a port the user made is only unbound

@@ -13,7 +13,7 @@ import falcon
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from hullwright.api.bodies import BOOLEAN, TEXT, TEXT_OR_NULL, Body
+from hullwright.api.bodies import BOOLEAN, TEXT, TEXT_OR_NULL, Body, only
 from hullwright.api.context import ApiContext, Caller, caller, request_id
 from hullwright.api.errors import HttpError
 from hullwright.api.network.listing import Listing, show
@@ -34,9 +34,9 @@ _CHANGEABLE: dict[str, Any] = {
     "mtu": {"type": ["integer", "string"], "pattern": "^[0-9]{2,5}$"},  # clients send either
     "port_security_enabled": BOOLEAN,
     # What cannot be otherwise may be said all the same: clients send their defaults.
-    "admin_state_up": {"const": True},
-    "router:external": {"const": False},
-    "description": {"const": ""},
+    "admin_state_up": only(True),
+    "router:external": only(False),
+    "description": TEXT,
 }
 _CREATE = Body(
     "network",
@@ -46,7 +46,7 @@ _CREATE = Body(
         "tenant_id": TEXT_OR_NULL,
         "provider:network_type": {"enum": ["flat", "local"]},
         "provider:physical_network": TEXT_OR_NULL,
-        "availability_zone_hints": {"type": "array", "maxItems": 0},
+        "availability_zone_hints": only([]),
         MODE: {"enum": list(_MODES)},
         BRIDGE: TEXT_OR_NULL,
     },
@@ -57,6 +57,7 @@ _LISTING = Listing(
     {
         "id": table.c.id,
         "name": table.c.name,
+        "description": table.c.description,
         "shared": table.c.shared,
         "mtu": table.c.mtu,
         "port_security_enabled": table.c.port_security,
@@ -127,6 +128,7 @@ class Networks:
         network = Network(
             id=str(uuid.uuid4()),
             name=given.get("name", ""),
+            description=given.get("description", ""),
             mode=mode,
             bridge=bridge,
             mtu=_mtu(given.get("mtu", 1500)),
@@ -158,7 +160,7 @@ class NetworkItem:
         """Change it."""
         given = _UPDATE.read(req)
         who = caller(req)
-        columns = {"name": "name", "shared": "shared", "mtu": "mtu", "port_security_enabled": "port_security"}
+        columns = {"name": "name", "description": "description", "shared": "shared", "mtu": "mtu", "port_security_enabled": "port_security"}
         with self._context.db.write() as conn:
             network = changeable(conn, who, network_id)
             if given.get("shared", network.shared) != network.shared and not who.is_admin:

@@ -11,7 +11,7 @@ import falcon
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from hullwright.api.bodies import BOOLEAN, TEXT, TEXT_OR_NULL, UUID, Body
+from hullwright.api.bodies import BOOLEAN, TEXT, TEXT_OR_NULL, UUID, Body, only
 from hullwright.api.context import ApiContext, Caller, caller
 from hullwright.api.errors import HttpError
 from hullwright.api.network.listing import Listing, show
@@ -43,11 +43,11 @@ _CHANGEABLE: dict[str, Any] = {
     "fixed_ips": _FIXED_IPS,
     "security_groups": {"type": "array", "items": {"type": "string"}},
     # What cannot be otherwise may be said all the same: clients send their defaults.
-    "admin_state_up": {"const": True},
-    "description": {"const": ""},
-    "binding:vnic_type": {"const": "normal"},
-    "binding:profile": {"type": "object", "maxProperties": 0},
-    "allowed_address_pairs": {"type": "array", "maxItems": 0},
+    "admin_state_up": only(True),
+    "description": TEXT,
+    "binding:vnic_type": only("normal"),
+    "binding:profile": only({}),
+    "allowed_address_pairs": only([]),
     "port_security_enabled": BOOLEAN,
 }
 _CREATE = Body(
@@ -58,8 +58,8 @@ _CREATE = Body(
         "mac_address": {"type": "string"},
         "project_id": TEXT_OR_NULL,
         "tenant_id": TEXT_OR_NULL,
-        "device_id": {"const": ""},
-        "device_owner": {"const": ""},
+        "device_id": only(""),
+        "device_owner": only(""),
     },
     required=("network_id",),
 )
@@ -69,6 +69,7 @@ _LISTING = Listing(
     {
         "id": table.c.id,
         "name": table.c.name,
+        "description": table.c.description,
         "network_id": table.c.network_id,
         "mac_address": table.c.mac_address,
         "device_id": table.c.device_id,
@@ -131,6 +132,7 @@ class Ports:
             mac_address=_mac(given["mac_address"]) if "mac_address" in given else "",
             fixed_ips=_fixed_ips(given.get("fixed_ips", [])),
             name=given.get("name", ""),
+            description=given.get("description", ""),
             project_id=project_id,
             created_at=now(),
         )
@@ -172,8 +174,7 @@ class PortItem:
                 if port.device_id:
                     raise HttpError(409, f"Port {port_id} belongs to server {port.device_id}: its addresses cannot be changed.")
                 ports.replace_addresses(conn, port, _fixed_ips(given["fixed_ips"]))
-            if "name" in given:
-                ports.update(conn, port_id, name=given["name"])
+            ports.update(conn, port_id, **{name: given[name] for name in ("name", "description") if name in given})
             port = ports.get(conn, port_id)
         resp.media = {"port": port_view(port, port_security=secured, admin=who.is_admin)}
 

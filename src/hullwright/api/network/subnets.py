@@ -10,7 +10,7 @@ import falcon
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from hullwright.api.bodies import BOOLEAN, TEXT, TEXT_OR_NULL, UUID, Body
+from hullwright.api.bodies import BOOLEAN, TEXT, TEXT_OR_NULL, UUID, Body, only
 from hullwright.api.context import ApiContext, Caller, caller
 from hullwright.api.errors import HttpError
 from hullwright.api.network import ranges
@@ -40,8 +40,8 @@ _CHANGEABLE: dict[str, Any] = {
     "gateway_ip": {"type": ["string", "null"]},
     "allocation_pools": _POOLS,
     "dns_nameservers": {"type": ["array", "null"], "items": {"type": "string"}, "maxItems": 5, "uniqueItems": True},
-    "host_routes": {"type": ["array", "null"], "maxItems": 0},
-    "description": {"const": ""},
+    "host_routes": only([], None),
+    "description": TEXT,
 }
 _CREATE = Body(
     "subnet",
@@ -52,9 +52,9 @@ _CREATE = Body(
         "ip_version": {"enum": [4, 6]},
         "project_id": TEXT_OR_NULL,
         "tenant_id": TEXT_OR_NULL,
-        "ipv6_ra_mode": {"type": "null"},
-        "ipv6_address_mode": {"type": "null"},
-        "subnetpool_id": {"type": "null"},
+        "ipv6_ra_mode": only(None),
+        "ipv6_address_mode": only(None),
+        "subnetpool_id": only(None),
     },
     required=("network_id", "cidr"),
 )
@@ -64,6 +64,7 @@ _LISTING = Listing(
     {
         "id": table.c.id,
         "name": table.c.name,
+        "description": table.c.description,
         "network_id": table.c.network_id,
         "cidr": table.c.cidr,
         "ip_version": table.c.ip_version,
@@ -120,6 +121,7 @@ class Subnets:
                 id=str(uuid.uuid4()),
                 network_id=network.id,
                 name=given.get("name", ""),
+                description=given.get("description", ""),
                 cidr=str(net),
                 ip_version=net.version,
                 gateway_ip=gateway,
@@ -152,7 +154,7 @@ class SubnetItem:
         with self._context.db.write() as conn:
             subnet, network = _found(conn, caller(req), subnet_id, change=True)
             net = ipaddress.ip_network(subnet.cidr)
-            changes: dict[str, Any] = {name: given[name] for name in ("name", "enable_dhcp") if name in given}
+            changes: dict[str, Any] = {name: given[name] for name in ("name", "description", "enable_dhcp") if name in given}
             gateway = subnet.gateway_ip
             if "gateway_ip" in given:
                 gateway = changes["gateway_ip"] = ranges.parse_gateway(net, given["gateway_ip"])

@@ -8,7 +8,7 @@ from typing import Any
 import falcon
 from sqlalchemy.engine import Connection
 
-from hullwright.api.bodies import BOOLEAN, TEXT, TEXT_OR_NULL, Body, read_json
+from hullwright.api.bodies import BOOLEAN, TEXT, TEXT_OR_NULL, Body, only, read_json
 from hullwright.api.context import ApiContext, Caller, base_url, caller, request_id
 from hullwright.api.errors import HttpError
 from hullwright.api.image.access import visible as visible_image
@@ -38,12 +38,12 @@ _CREATE = Body(
         "availability_zone": TEXT_OR_NULL,
         "metadata": _METADATA,
         # What cannot be otherwise may be said all the same: clients send their defaults.
-        "snapshot_id": {"type": "null"},
-        "source_volid": {"type": "null"},
-        "backup_id": {"type": "null"},
-        "consistencygroup_id": {"type": "null"},
-        "group_id": {"type": "null"},
-        "multiattach": {"const": False},
+        "snapshot_id": only(None),
+        "source_volid": only(None),
+        "backup_id": only(None),
+        "consistencygroup_id": only(None),
+        "group_id": only(None),
+        "multiattach": only(False, None),
     },
 )
 _UPDATE = Body("volume", {"name": TEXT_OR_NULL, "description": TEXT_OR_NULL, "metadata": _METADATA})

@@ -11,6 +11,7 @@ networks = Table(
     metadata,
     uuid_key(),
     Column("name", String(255), nullable=False, index=True),
+    Column("description", String(255), nullable=False, default=""),
     Column("mode", String(16), nullable=False),
     Column("bridge", String(15)),
     Column("mtu", Integer, nullable=False, default=1500),
@@ -26,6 +27,7 @@ subnets = Table(
     uuid_key(),
     Column("network_id", String(36), ForeignKey("networks.id", ondelete="CASCADE"), nullable=False, index=True),
     Column("name", String(255), nullable=False, default=""),
+    Column("description", String(255), nullable=False, default=""),
     Column("cidr", String(64), nullable=False),
     Column("ip_version", Integer, nullable=False, default=4),
     Column("gateway_ip", String(39)),
@@ -43,6 +45,7 @@ ports = Table(
     uuid_key(),
     Column("network_id", String(36), ForeignKey("networks.id"), nullable=False, index=True),
     Column("name", String(255), nullable=False, default=""),
+    Column("description", String(255), nullable=False, default=""),
     Column("mac_address", String(17), nullable=False, unique=True),
     Column("device_id", String(36), index=True),  # instance uuid
     Column("position", Integer, nullable=False, default=0),  # order of the cards in the guest
