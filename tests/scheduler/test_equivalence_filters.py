@@ -76,6 +76,7 @@ facts = st.builds(
     cpu_arch=st.sampled_from(["x86_64", "aarch64"]),
     cpu_model=st.sampled_from(["", "EPYC"]),
     cpu_features=st.sampled_from([(), ("aes",), ("aes", "avx2")]),
+    virt_types=st.sampled_from([("qemu",), ("kvm", "qemu")]),
     cached_images=st.sampled_from([(), ("secret",), ("open", "secret")]),
     host_ip=st.sampled_from(["10.0.0.1", "10.0.1.77", "192.0.2.5", "::1"]),
 )
@@ -91,9 +92,10 @@ metadata = st.dictionaries(
             "max_io_ops_per_host",
             "max_instances_per_host",
             "cpu_weight_multiplier",
+            "trait:CUSTOM_GOLD",
         ]
     ),
-    st.sampled_from(["true", "p", "q, p", "linux", "linux,windows", "small", "large, small", "2", "5", "0.5", "-1", "many"]),
+    st.sampled_from(["required", "true", "p", "q, p", "linux", "linux,windows", "small", "large, small", "2", "5", "0.5", "-1", "many"]),
     max_size=4,
 )
 counts = st.integers(0, 60)
@@ -141,9 +143,13 @@ extra_specs = st.dictionaries(
             "hypervisor_version",
             "vcpus_used",
             "hw:cpu_policy",
+            "trait:HW_CPU_X86_AVX2",
+            "trait1:HW_CPU_X86_AESNI",
+            "trait_group:CUSTOM_GOLD",
         ]
     ),
-    st.sampled_from(["true", "QEMU", "s== QEMU", "s!= QEMU", "s< b", ">= 4", "<= 7", "== 4", "!= 4", "= 3", ">= x", "<in> avx", "<in>", ""])
+    st.sampled_from(["required", "forbidden"])
+    | st.sampled_from(["true", "QEMU", "s== QEMU", "s!= QEMU", "s< b", ">= 4", "<= 7", "== 4", "!= 4", "= 3", ">= x", "<in> avx", "<in>", ""])
     | st.sampled_from(["<all-in> aes avx2", "<or> linux <or> windows", "<or> 2 <or> true", "x86_64", "7002022"]),
     max_size=3,
 )
@@ -183,7 +189,9 @@ specs = st.builds(
         extra_specs=extra_specs,
     ),
     image_id=st.sampled_from([None, "secret", "open"]),
-    image_properties=st.dictionaries(st.sampled_from(["os_type", "ns.os_type"]), st.sampled_from(["linux", "bsd"])),
+    image_properties=st.dictionaries(
+        st.sampled_from(["os_type", "ns.os_type", "trait:CUSTOM_GOLD"]), st.sampled_from(["linux", "bsd", "required", "forbidden"])
+    ),
     scheduler_hints=hints,
 )
 options = st.fixed_dictionaries(
@@ -315,6 +323,18 @@ def compute_capabilities(host, world, spec, conf):
             continue
         value = attribute(host, name)
         if value is None or not meets(str(value), wanted):
+            return False
+    return True
+
+
+@plain
+def traits(host, world, spec, conf):
+    of_host = {key.removeprefix("trait:") for each in host.aggregates for key, value in each.items() if value == "required"}
+    if "kvm" in host.facts.virt_types:
+        of_host |= {{"aes": "HW_CPU_X86_AESNI", "avx2": "HW_CPU_X86_AVX2"}[flag] for flag in host.facts.cpu_features}
+    for key, wanted in [*spec.flavor.extra_specs.items(), *spec.image_properties.items()]:
+        name = key.partition(":")[2]
+        if key.startswith("trait") and wanted in ("required", "forbidden") and (name in of_host) != (wanted == "required"):
             return False
     return True
 

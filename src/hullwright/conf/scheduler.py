@@ -40,6 +40,7 @@ OPTS = [
             "availability_zone",
             "capacity",
             "compute_capabilities",
+            "traits",
             "image_properties",
             "server_group_anti_affinity",
             "server_group_affinity",
