@@ -67,15 +67,19 @@ def _tell(boundaries: Boundaries, is_locked: bool) -> None:
 
 
 def look_seldom(boundaries: Boundaries) -> None:
-    """Have a conductor look once for jobs of others that died, and not again before the strike: looks by the clock have no numbers."""
-    inner, is_over = Conductor._lease, False
+    """Have a conductor look once for jobs of others that died, and not again before the strike: looks by the clock have no numbers.
+
+    One that had to wait for a processor for longer than its lease looks again, for its own.
+    """
+    inner, known = Conductor._lease, ""
 
     def lease(conductor: Conductor, free: int) -> int:
-        nonlocal is_over
-        if boundaries.has_struck and not is_over:
-            is_over, conductor._look_for_orphans_at = True, 0.0
+        nonlocal known
+        life = f"{conductor._heartbeat.id} {boundaries.has_struck}"
+        if life != known:
+            known, conductor._look_for_orphans_at = life, 0.0
         count = inner(conductor, free)
-        if not is_over:
+        if not boundaries.has_struck:
             conductor._look_for_orphans_at = math.inf
         return count
 
