@@ -149,7 +149,7 @@ extra_specs = st.dictionaries(
         ]
     ),
     st.sampled_from(["required", "forbidden"])
-    | st.sampled_from(["true", "QEMU", "s== QEMU", "s!= QEMU", "s< b", ">= 4", "<= 7", "== 4", "!= 4", "= 3", ">= x", "<in> avx", "<in>", ""])
+    | st.sampled_from(["true", "QEMU", "s== QEMU", "s!= QEMU", "s< b", ">= 4", "<= 7", "== 4", "!= 4", "= 3", ">= x", "<in> avx", ""])
     | st.sampled_from(["<all-in> aes avx2", "<or> linux <or> windows", "<or> 2 <or> true", "x86_64", "7002022"]),
     max_size=3,
 )
