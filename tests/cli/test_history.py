@@ -84,7 +84,7 @@ def test_a_wait_for_room_is_told_and_is_no_crash() -> None:
     assert (run.state, run.note) == ("WAITING", "for room until 2030-01-01T00:00:00Z (0 of 1 host fit.)")
     told = events(*begun, (1, "select_host", "RESUMED", 5), (1, "select_host", "SUCCESS", 6))
     (run,) = history.apply_all(told).runs
-    assert (run.state, run.note, run.resumed, run.seconds()) == ("SUCCESS", "", 0, 6)
+    assert (run.state, run.note, run.resumed, run.seconds(), run.waited_seconds) == ("SUCCESS", "", 0, 6, 4)
 
 
 def test_an_event_told_twice_counts_once() -> None:

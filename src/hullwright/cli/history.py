@@ -28,6 +28,8 @@ class Run:
     ended_at: float | None = None
     host: str | None = None
     note: str = ""  # why it failed, or waits
+    waits_since: float = 0.0
+    waited_seconds: float = 0.0  # for room
     resumed: int = 0  # how often a conductor took it up again after a crash
     done: int = 0  # of a long step
     total: int = 0
@@ -67,12 +69,13 @@ class History:
         if state == StepState.RESUMED:
             if run is not None and run.state == StepState.WAITING:
                 run.state, run.note = StepState.RUNNING, ""  # it looks again whether there is room
+                run.waited_seconds += max(0.0, at - run.waits_since)
             elif run is not None:
                 run.resumed += 1
                 run.ended_at = None
             return run
         if state == StepState.WAITING and run is not None:
-            run.state, run.note = state, _wait(event.get("result"))
+            run.state, run.note, run.waits_since = state, _wait(event.get("result")), at
             return run
         undo = state in _UNDOING
         if state in (StepState.RUNNING, StepState.REVERTING) and run is not None and run.ended_at is None and run.undo == undo:

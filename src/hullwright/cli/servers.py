@@ -314,6 +314,8 @@ def timeline_rows(client: http.Client, build_id: str) -> list[tuple[Any, ...]]:
         remark = run.note
         if run.resumed:
             remark = f"taken up again after a crash. {remark}".strip()
+        if run.waited_seconds:
+            remark = f"waited {words.duration(run.waited_seconds)} for room. {remark}".strip()
         if run.total and run.state == StepState.SUCCESS:
             remark = f"{watch.amount(run)} {remark}".strip()
         took = words.duration(run.seconds())
