@@ -106,22 +106,24 @@ class Scheduler:
             if was_read:
                 self._surroundings.refresh(hosts)
             outcome = self._filter(hosts, request)
-            if not was_read and self._is_guest(hosts, request, outcome):
+            weighed = weigh(hosts, request, outcome.passing, self._weighers)
+            if not was_read and self._is_guest(hosts, outcome, weighed):
                 # The others are at these hosts: what they have claimed by now tells which are left.
                 was_read = self._snapshot.refresh(_LOOK_SECONDS)
                 if was_read:
                     self._surroundings.refresh(hosts)
                     request = replace(request, relations=self._relations.read(spec))
                     outcome = self._filter(hosts, request)
+                    weighed = weigh(hosts, request, outcome.passing, self._weighers)
             is_certain = was_read and not self._snapshot.has_choices() and not self._relations.has_choices(spec)
             if not outcome.passing.any() and not is_certain and not patient:
                 self._snapshot.refresh(0.0, count_choices=False)
                 self._surroundings.refresh(hosts)
                 request = replace(request, relations=self._relations.read(spec, count_choices=False))
                 outcome = self._filter(hosts, request)
+                weighed = weigh(hosts, request, outcome.passing, self._weighers)
             if not outcome.passing.any():
                 raise _no_valid_host(PlacementReport(len(hosts), None, outcome.rejections))
-            weighed = weigh(hosts, request, outcome.passing, self._weighers)
             selection = self._choose(hosts, request, weighed, outcome, fresh=fresh)
             probe_at = None if selection.probe_before is None else request.at
             self._relations.note_choice(spec, selection.host_id)
@@ -140,9 +142,8 @@ class Scheduler:
             self._surroundings.refresh(hosts)
             request = Request(spec, spec.resources(), {}, now(), self._conf, self._relations.read(spec))
             outcome = self._filter(hosts, request)
-            weighed = Weighed(np.zeros(0), {}, 0.0)
+            weighed = weigh(hosts, request, outcome.passing, self._weighers)
             if outcome.passing.any():
-                weighed = weigh(hosts, request, outcome.passing, self._weighers)
                 report = self._choose(hosts, request, weighed, outcome).report
                 assert report is not None
             else:
@@ -158,11 +159,9 @@ class Scheduler:
     def _filter(self, hosts: Columns, request: Request) -> Outcome:
         return apply_filters(hosts, request, _FORCED if request.spec.force_host else self._filters)
 
-    def _is_guest(self, hosts: Columns, request: Request, outcome: Outcome) -> bool:
+    def _is_guest(self, hosts: Columns, outcome: Outcome, weighed: Weighed) -> bool:
         """Whether only other schedulers prefer the hosts that are best."""
-        if self.turn[1] == 1 or not outcome.passing.any():
-            return False
-        return of_turn(weigh(hosts, request, outcome.passing, self._weighers), hosts.ids[outcome.passing], self.turn) is None
+        return self.turn[1] > 1 and len(weighed.total) > 0 and of_turn(weighed, hosts.ids[outcome.passing], self.turn) is None
 
     def _choose(self, hosts: Columns, request: Request, weighed: Weighed, outcome: Outcome, *, fresh: bool = False) -> Selection:
         spec, options, weights = request.spec, self._conf.scheduler, weighed.total
@@ -182,8 +181,9 @@ class Scheduler:
         alternates = others[: spec.max_attempts - 1]
         used_at_most = None
         if count > 1 and not fresh and len(about_as_good(weighed)) > 1:
-            # Others are as good: when somebody else went there meanwhile, and made more of a difference than this request, look again.
-            used_at_most = {name: int(hosts.resource(name).used[at]) + amount for name, amount in request.resources.items()}
+            # Others are as good: when this one became fuller meanwhile, by more than this request and by more than a tenth, look again.
+            used = {name: int(hosts.resource(name).used[at]) for name in request.resources}
+            used_at_most = {name: used[name] + max(amount, used[name] // 10) for name, amount in request.resources.items()}
         is_probe = bool(hosts.probed_at[at]) and not spec.force_host
         candidates = tuple(weighed.host(hosts.names[int(positions[i])], int(i)) for i in order[:CANDIDATES_MAX])
         report = PlacementReport(len(hosts), hosts.names[at], outcome.rejections, candidates)
@@ -243,7 +243,7 @@ def weigh(hosts: Columns, request: Request, passing: Mask, chain: list[Weigher])
     positions = np.flatnonzero(passing)
     total, change = np.zeros(len(positions)), 0.0
     parts: dict[str, Floats] = {}
-    for each in chain:
+    for each in chain if len(positions) else ():
         multiplier = each.multipliers(hosts)
         if isinstance(multiplier, np.ndarray):
             multiplier = multiplier[positions]
