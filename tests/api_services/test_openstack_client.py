@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,58 @@ def test_a_build_is_followed_from_its_first_step_to_its_last(installation: Insta
     assert "still in use" in refused(installation, "network", "delete", "inner")
     ok(installation, "server", "delete", "--wait", server)
     assert answer(installation, "port", "list") == []
+
+
+def test_a_server_with_all_that_clients_name_and_what_they_are_told_of_it(installation: Installation) -> None:
+    network = answer(installation, "network", "create", "--description", "of the lab", "lab")
+    assert network["description"] == "of the lab"
+    ok(installation, "network", "set", "--description", "of the office", "lab")
+    assert answer(installation, "network", "show", "lab")["description"] == "of the office"
+    assert "does not support another 'admin_state_up' than true" in refused(installation, "network", "set", "--disable", "lab")
+    ok(installation, "subnet", "create", "--network", "lab", "--subnet-range", "203.0.113.0/24", "--description", "its range", "lab")
+    ok(installation, "port", "create", "--network", "lab", "--description", "its card", "card")
+    ok(installation, "port", "set", "--description", "her card", "card")
+    assert answer(installation, "port", "show", "card")["description"] == "her card"
+
+    disk = installation.directory / "named.raw"
+    disk.write_bytes(bytes(1 << 20))
+    ok(installation, "image", "create", "--file", str(disk), "--disk-format", "raw", "--public", "named")
+    ok(installation, "flavor", "create", "--ram", "64", "--disk", "1", "--vcpus", "1", "named")
+    ok(installation, "volume", "create", "--size", "1", "data")
+    _until(installation, lambda: answer(installation, "volume", "show", "data")["status"] == "available")
+    words = ["--image", "named", "--flavor", "named", "--port", "card", "--security-group", "default", "--availability-zone", "nova"]
+    volume = answer(installation, "volume", "show", "data")["id"]
+    ok(installation, "server", "create", *words, "--block-device", f"uuid={volume},source_type=volume,boot_index=-1", "--wait", "lab-vm")
+    assert [each["Device"] for each in answer(installation, "server", "volume", "list", "lab-vm")] == ["/dev/vdb"]
+    [attached] = answer(installation, "volume", "list", "--name", "data")[0]["Attached to"]
+    assert attached["device"] == "/dev/vdb"
+    assert [each["Name"] for each in answer(installation, "server", "list", "--availability-zone", "nova")] == ["lab-vm"]
+    assert answer(installation, "server", "list", "--availability-zone", "elsewhere") == []
+
+    for command, told in {
+        "server resize --flavor named lab-vm": "does not resize servers",
+        "server pause lab-vm": "does not pause or suspend",
+        "server image create lab-vm": "does not make images",
+        "server add volume lab-vm data": "does not attach, detach",
+        "server add network lab-vm lab": "does not add or remove network cards",
+        "console url show lab-vm": "does not give access to consoles",
+        "server migration list --server lab-vm": "does not move servers",
+        "router list": "does not have floating IPs or routers",
+        "floating ip list": "does not have floating IPs or routers",
+        "volume snapshot list": "does not make images, snapshots",
+        "security group create web": "does not have security groups other than default",
+    }.items():
+        assert told in refused(installation, *command.split()), command
+    ok(installation, "server", "delete", "--wait", "lab-vm")
+    for words in (["volume", "delete", "data"], ["port", "delete", "card"], ["network", "delete", "lab"]):
+        ok(installation, *words)
+
+
+def _until(installation: Installation, condition: Callable[[], bool]) -> None:
+    """Wait until it is so."""
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, installation.log_end()
 
 
 def test_an_open_stream_does_not_hold_up_the_end_of_the_service(installation: Installation) -> None:

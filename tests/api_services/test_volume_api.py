@@ -118,7 +118,7 @@ def test_name_description_metadata_and_bootable_are_changed(api: testing.TestCli
     assert api.simulate_put(f"{path}/metadata", json={"metadata": {}}).json == {"metadata": {}}
     assert api.simulate_post(f"{path}/action", json={"os-set_bootable": {"bootable": True}}).status_code == 200
     assert show(api, volume_id)["bootable"] == "true"
-    assert api.simulate_post(f"{path}/action", json={"os-extend": {"new_size": 9}}).status_code == 400
+    assert api.simulate_post(f"{path}/action", json={"os-extend": {"new_size": 9}}).status_code == 501
 
 
 def test_volumes_are_listed_filtered_and_paged(api: testing.TestClient, db: Database) -> None:

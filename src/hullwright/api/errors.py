@@ -12,6 +12,7 @@ from typing import Any
 import falcon
 import orjson
 
+from hullwright.api import unsupported
 from hullwright.api.context import ApiContext, ErrorBody
 from hullwright.objects.errors import HullwrightError
 
@@ -44,6 +45,19 @@ class HttpError(HullwrightError):
         self.status = status
 
 
+class NotSupported(HttpError):
+    """The service whose API this is would do it; we do not."""
+
+    def __init__(self, what: str) -> None:
+        """`what`: the rest of the sentence "Hullwright does not ..."."""
+        super().__init__(501, f"Hullwright does not {what}.")
+
+
+def no_such_action(name: str, known: Mapping[str, str]) -> HttpError:
+    """The error for an action that is not served; `known`: those that are named when they are asked for, see `unsupported`."""
+    return NotSupported(known[name]) if name in known else HttpError(400, f"There is no such action: {name[:100]}")
+
+
 def status_of(error: HullwrightError) -> int:
     """The HTTP status that an error answers with."""
     return error.status if isinstance(error, HttpError) else error.code
@@ -73,12 +87,15 @@ class ErrorHandlers:
     def ours(self, req: falcon.Request, resp: falcon.Response, error: HullwrightError, params: Mapping[str, Any]) -> None:
         """An error of our tree: its class knows the status, its text is for people."""
         status = status_of(error)
-        if status >= 500:
+        if status >= 500 and status != 501:  # 501: the client asked for something that is not there
             LOG.error("%s %s: %s: %s", req.method, req.path, type(error).__name__, error.text)
         self._answer(req, resp, status, error.text, error)
 
     def http(self, req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError, params: Mapping[str, Any]) -> None:
         """What Falcon itself refuses: no such route, no such method, a header or body it cannot read."""
+        if error.status_code in (404, 405) and (what := unsupported.found(req.method, req.path)):
+            self.ours(req, resp, NotSupported(what), params)
+            return
         message = error.description or _TEXTS.get(error.status_code, error.title or "The request was refused.")
         if error.status_code in _TEXTS and error.status_code in (404, 405):
             message = _TEXTS[error.status_code]

@@ -11,8 +11,9 @@ from typing import Any
 import falcon
 from sqlalchemy.engine import RowMapping
 
-from hullwright.api import validation
+from hullwright.api import unsupported, validation
 from hullwright.api.context import microversion, request_id
+from hullwright.api.errors import no_such_action
 from hullwright.api.resource import Resource, asker, send
 from hullwright.api.schemas.actions import ACTIONS
 from hullwright.conductor.client import CONSOLE_LOG
@@ -49,7 +50,7 @@ class ServerActions(Resource):
         [(name, arguments)] = body.items()
         windows = ACTIONS.get(name)
         if windows is None:
-            raise BadRequest(f"There is no such action: {name[:100]}")
+            raise no_such_action(name, unsupported.ACTIONS)
         windows.check(body, microversion(req))
         handlers: dict[str, Handler] = {
             "os-start": self._start,

@@ -1,6 +1,6 @@
 """What a server consists of, read only: /servers/{id}/ips, os-interface, os-volume_attachments.
 
-Attaching and detaching while the server lives are not served: those methods answer 405.
+Attaching and detaching while the server lives are not served, see `unsupported`.
 """
 
 from __future__ import annotations

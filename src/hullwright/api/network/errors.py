@@ -20,6 +20,7 @@ _BY_STATUS = {
     405: "HTTPMethodNotAllowed",
     409: "Conflict",
     413: "RequestTooLarge",
+    501: "HTTPNotImplemented",
     503: "ServiceUnavailable",
 }
 
@@ -27,5 +28,5 @@ _BY_STATUS = {
 def error_body(status: int, message: str, error: HullwrightError | None) -> dict[str, Any]:
     """The body."""
     name = type(error).__name__ if error is not None else "HttpError"
-    kind = _BY_STATUS.get(status, "HTTPInternalServerError") if name == "HttpError" else _TYPES.get(name, name)
+    kind = _BY_STATUS.get(status, "HTTPInternalServerError") if name in ("HttpError", "NotSupported") else _TYPES.get(name, name)
     return {"NeutronError": {"type": kind, "message": message, "detail": ""}}

@@ -19,6 +19,7 @@ _EXTENSIONS = {
     "provider": ("Provider Network", "Expose mapping of virtual networks to physical networks"),
     "security-group": ("security-group", "The security groups extension."),
     "sorting": ("Sorting support", "Extension that indicates that sorting is enabled."),
+    "standard-attr-description": ("standard-attr-description", "Extension to add descriptions to standard attributes"),
     "standard-attr-timestamp": ("Resource timestamps", "Adds created_at and updated_at fields to resources."),
 }
 

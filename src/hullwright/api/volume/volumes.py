@@ -8,9 +8,10 @@ from typing import Any
 import falcon
 from sqlalchemy.engine import Connection
 
+from hullwright.api import unsupported
 from hullwright.api.bodies import BOOLEAN, TEXT, TEXT_OR_NULL, Body, only, read_json
 from hullwright.api.context import ApiContext, Caller, base_url, caller, request_id
-from hullwright.api.errors import HttpError
+from hullwright.api.errors import HttpError, no_such_action
 from hullwright.api.image.access import visible as visible_image
 from hullwright.api.queries import equal_filters, next_query, page_of
 from hullwright.api.volume import types
@@ -264,7 +265,7 @@ class VolumeAction:
         data = read_json(req)
         if not isinstance(data, dict) or "os-set_bootable" not in data:
             name = next(iter(data), "?") if isinstance(data, dict) else "?"
-            raise HttpError(400, f"There is no such action: {name}")
+            raise no_such_action(name, unsupported.VOLUME_ACTIONS)
         bootable = self._SET_BOOTABLE.check(data)["bootable"]
         with self._context.db.write() as conn:
             visible(conn, caller(req), volume_id)
