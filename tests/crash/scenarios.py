@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import sqlalchemy as sa
+
 from hullwright.conductor.volume_client import VolumeClient
 from hullwright.conf import image as image_options
 from hullwright.drivers.image.local.store import ImageDirectory
@@ -22,6 +24,7 @@ from hullwright.objects.states import AttemptState, VmState
 from hullwright.objects.volumes import BlockDeviceRequest, Volume
 from hullwright.persistence import attempts, faults, flavors, hosts, images, jobs, networks, ports, volumes
 from hullwright.persistence.database import now
+from hullwright.persistence.models.jobs import jobs as jobs_table
 from support.house import ASKER, FLAVOR, House
 
 Facts = dict[str, Any]  # ids of what was furnished, as JSON
@@ -147,6 +150,20 @@ def _delete_with_silent_host(house: House) -> Facts:
     return facts
 
 
+def _wait_for_room(house: House) -> Facts:
+    """The one host is full, and the delete that makes room is leased after the build that wants it."""
+    _world(house)
+    house.add_host("h1", vcpus=1)
+    (first,) = _post(house)["uuids"]
+    with house.conductor():
+        house.rest()
+    facts = _post(house, wait_seconds=3600)
+    house.delete(first)
+    with house.db.write() as connection:
+        connection.execute(sa.update(jobs_table).where(jobs_table.c.kind == "delete_instance").values(rank=jobs.RANK_DEFAULT + 1))
+    return facts | {"first": first}
+
+
 def _stop(house: House) -> Facts:
     facts = _active(house)
     house.client.stop_server(facts["uuids"][0], ASKER)
@@ -240,6 +257,21 @@ def _expect_active_on_second(house: House, facts: Facts) -> None:
     assert _failed_builds(house) == {"h1": 1}, "a failure counts once against its host"
     there = effects(house, "h2")
     assert all(there[name] == 1 for name in ("define", "start", "plug", "create_volume", "image")), there
+
+
+def _expect_active_after_a_wait(house: House, facts: Facts) -> None:
+    (uuid,) = facts["uuids"]
+    assert house.get(facts["first"]).vm_state == VmState.DELETED
+    assert (house.get(uuid).vm_state, house.get(uuid).host) == (VmState.ACTIVE, "h1")
+    assert tried(house, uuid) == [("h1", AttemptState.SUCCEEDED)]
+    done = effects(house, "h1")
+    assert (done["define"], done["start"], done["destroy"]) == (2, 2, 1), done
+    with house.db.read() as connection:
+        job = jobs.latest(connection, uuid, "build_instance")
+        assert job is not None
+        assert job.waits_for is None
+        assert faults.latest(connection, uuid) is None
+    assert _failed_builds(house) == {}
 
 
 def _expect_error(house: House, facts: Facts) -> None:
@@ -420,6 +452,14 @@ SCENARIOS = {
         Scenario("three", "three builds, one conductor thread", _three_builds, _expect_active, expect_hung=_expect_moved),
         Scenario("three-at-once", "three builds side by side", _three_builds, _expect_active, _side_by_side(3), is_ordered=False),
         Scenario("parallel", "build, parallel engine", _build, _expect_active, _side_by_side(1, "parallel"), is_ordered=False),
+        Scenario(
+            "wait",
+            "build waits until a delete makes room",
+            _wait_for_room,
+            _expect_active_after_a_wait,
+            {"conductor": {"max_concurrent_jobs": 1}, "compute": {"cpu_allocation_ratio": 1.0}},
+            is_ordered=False,
+        ),
         Scenario("delete", "delete", _delete, _expect_deleted, expect_hung=_expect_deleted_anyway),
         Scenario("silent-delete", "delete, host silent", _delete_with_silent_host, _expect_deleted, is_ordered=False),
         Scenario(
