@@ -190,7 +190,8 @@ def test_a_new_answer_never_touches_what_is_used_and_is_written_only_when_it_dif
         allocations.claim(conn, instance_uuid="i", host_id=get(sqlite_db, "h1").id, resources={"VCPU": 6})
     before = sqlite_db.statements
     monitor.refresh_now("h1")
-    assert sqlite_db.statements - before <= 8  # read; BEGIN, read aggregates, settings, the host, UPDATE of the last answer, read inventories, COMMIT
+    # Read; BEGIN, read aggregates, settings, the host, UPDATE of the last answer, read inventories, COMMIT.
+    assert sqlite_db.statements - before <= 8
     world.facts_of["h1"] = dataclasses.replace(FACTS, vcpus=1)
     monitor.refresh_now("h1")
     cpus = inventory(sqlite_db, "h1")["VCPU"]
