@@ -16,6 +16,7 @@ from hullwright.drivers.libvirt_pool import LibvirtPool, load_libvirt
 from hullwright.drivers.virt.libvirt.disks import MIB
 from hullwright.objects.errors import (
     FlavorDiskTooSmall,
+    GuestNameTaken,
     HostDiskFull,
     HypervisorError,
     HypervisorUnavailable,
@@ -209,6 +210,17 @@ def test_two_spawns_at_once_make_one_guest(virt_host: VirtHost, image: CachedIma
     assert failures == []
     assert names(virt_host).count(spec.name) == 1
     assert virt_host.driver.power_state(spec.uuid) is PowerState.RUNNING
+
+
+def test_a_name_that_another_guest_has_is_told_as_such(virt_host: VirtHost, image: CachedImage) -> None:
+    first, second = guest_spec(image, name="instance-taken"), guest_spec(image, name="instance-taken")
+    virt_host.driver.spawn(first)
+    with pytest.raises(GuestNameTaken) as caught:
+        virt_host.driver.spawn(second)
+    assert caught.value.text == f"Host {virt_host.ref.name} has another guest named instance-taken, with uuid {first.uuid}"
+    virt_host.driver.destroy(second.uuid)
+    assert virt_host.driver.power_state(first.uuid) is PowerState.RUNNING
+    assert virt_host.driver.leftovers() == [first.uuid]
 
 
 def test_every_kind_of_device_is_valid_xml_to_libvirt(virt_host: VirtHost, image: CachedImage) -> None:

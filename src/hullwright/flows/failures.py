@@ -9,7 +9,17 @@ from typing import Any
 from taskflow.types.failure import Failure
 
 from hullwright.objects import errors
-from hullwright.objects.errors import BuildCancelled, ImageCorrupt, Reschedulable, UnexpectedDeletingTaskStateError, VolumeElsewhere
+from hullwright.objects.errors import (
+    BuildCancelled,
+    GuestNameTaken,
+    ImageCorrupt,
+    Reschedulable,
+    UnexpectedDeletingTaskStateError,
+    VolumeElsewhere,
+)
+
+# A corrupt image may be the store's: it would count against every host that it is tried on.
+_NOT_THE_HOSTS = (ImageCorrupt, VolumeElsewhere, GuestNameTaken)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +51,5 @@ def cause_of(flow_failures: Mapping[str, Failure | None] | None) -> Cause | None
         hint=cls.hint,
         code=cls.code,
         is_cancel=bool(cancels),
-        # A corrupt image may be the store's: it would count against every host that it is tried on.
-        is_hosts=bool(failure.check(Reschedulable)) and not failure.check(ImageCorrupt, VolumeElsewhere),
+        is_hosts=bool(failure.check(Reschedulable)) and not failure.check(*_NOT_THE_HOSTS),
     )

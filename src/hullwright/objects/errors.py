@@ -400,6 +400,13 @@ class HypervisorError(Reschedulable):
     message = "{operation} failed on host {host}: {reason}"
 
 
+class GuestNameTaken(Reschedulable):
+    """The host has a guest of that name that is not this one: another installation's, or one that a restored backup does not know."""
+
+    message = "Host {host} has another guest named {name}, with uuid {other}"
+    hint = "`hullwright doctor` lists guests that are on no record. One libvirt serves one installation."
+
+
 class HostDiskFull(Reschedulable):
     """The host has no room on its disk."""
 

@@ -41,6 +41,16 @@ def find(connection: Any, uuid: str) -> Any | None:
         raise
 
 
+def find_named(connection: Any, name: str) -> Any | None:
+    """The domain of that name, or None."""
+    try:
+        return connection.lookupByName(name)
+    except load_libvirt().libvirtError as error:
+        if is_gone(error):
+            return None
+        raise
+
+
 def is_ours(domain: Any) -> bool:
     """Tell whether a domain carries our metadata."""
     libvirt = load_libvirt()

@@ -18,7 +18,7 @@ from hullwright.drivers.virt.libvirt.image_cache import cached_images
 from hullwright.drivers.virt.libvirt.image_check import ImageCheck
 from hullwright.drivers.virt.libvirt.image_transfer import ImageCache
 from hullwright.objects import fence
-from hullwright.objects.errors import HypervisorError, InstanceNotFound
+from hullwright.objects.errors import GuestNameTaken, HypervisorError, InstanceNotFound
 from hullwright.objects.guests import GuestInfo, GuestSpec
 from hullwright.objects.hosts import HostFacts, HostRef
 from hullwright.objects.images import CachedImage, Image
@@ -96,9 +96,18 @@ class LibvirtDriver(VirtDriver):
             if domain is None:
                 description = self._make_disks(connection, guest)
                 fence.check()
-                domain = connection.defineXML(description)
+                domain = self._define(connection, guest, description)
             fence.check()
             domains.start(domain)
+
+    def _define(self, connection: Any, guest: GuestSpec, description: str) -> Any:
+        try:
+            return connection.defineXML(description)
+        except load_libvirt().libvirtError:
+            other = domains.find_named(connection, guest.name)
+            if other is None or other.UUIDString() == guest.uuid:
+                raise
+            raise GuestNameTaken(host=self._host.name, name=guest.name, other=other.UUIDString()) from None
 
     def _make_disks(self, connection: Any, guest: GuestSpec) -> str:
         """Have all files of the guest on the host; answers its domain XML."""
