@@ -478,3 +478,32 @@ def test_a_requested_host_goes_through_filters_and_a_forced_one_does_not(sqlite_
         first, second = instances.get(conn, with_host).spec, instances.get(conn, forced).spec
     assert (first.requested_host, first.force_host) == ("host1", None)
     assert (second.requested_host, second.force_host, second.availability_zone) == (None, "host1", None)
+
+
+@pytest.mark.parametrize(
+    ("specs", "told"),
+    [
+        ({"hw:cpu_policy": "dedicated"}, "hw:cpu_policy=dedicated"),
+        ({"hw:cpu_policy": "shared", "hw:mem_page_size": "large", "hw:numa_nodes": "2"}, "hw:mem_page_size=large, hw:numa_nodes=2"),
+        ({"pci_passthrough:alias": "gpu:1"}, "pci_passthrough:alias=gpu:1"),
+        ({"resources:CUSTOM_GOLD": "1"}, "resources:CUSTOM_GOLD=1"),
+        ({"resources_NET:VGPU": "1", "group_policy": "none"}, "group_policy=none, resources_NET:VGPU=1"),
+        ({"quota:cpu_shares": "10"}, "quota:cpu_shares=10"),
+        ({"os:secure_boot": "required"}, "os:secure_boot=required"),
+        ({"hw:cpu_policy": "shared", "hw:vif_multiqueue_enabled": "False", "hw_rng:allowed": "True"}, None),
+        ({"ssd": "true", "aggregate_instance_extra_specs:ssd": "true", "trait:HW_CPU_X86_AVX2": "required", "mine:note": "x"}, None),
+    ],
+)
+def test_an_extra_spec_that_no_guest_would_have_is_refused(
+    sqlite_api: Api, small_world: World, specs: dict[str, str], told: str | None
+) -> None:
+    flavor = Flavor("9", "special", vcpus=1, memory_mb=512, root_gb=1, extra_specs=specs)
+    with sqlite_api.db.write() as conn:
+        flavors.create(conn, flavor)
+    answer = sqlite_api.post("/servers", server_body(small_world, flavorRef="9"))
+    if told is None:
+        assert answer.status == 202, answer.text
+    else:
+        assert answer.status == 400
+        assert f"does not support these extra specs of the flavor: {told}. " in answer.fault[1]
+        assert rows(sqlite_api, jobs) == []

@@ -47,6 +47,25 @@ def test_the_zones_go_by_the_databases_clock(two_conductors: Api, clock: float) 
     assert {name: services["nova-conductor"]["available"] for name, services in internal.items()} == {"living": True, "gone": False}
 
 
+def test_a_conductor_is_updated_when_it_beats(api: Api) -> None:
+    def updated() -> tuple[str, str]:
+        [service] = api.get("/os-services?binary=nova-conductor").json["services"]
+        zones = api.get("/os-availability-zone/detail").json["availabilityZoneInfo"]
+        [internal] = [zone["hosts"] for zone in zones if zone["zoneName"] == "internal"]
+        return service["updated_at"], internal["c"]["nova-conductor"]["updated_at"]
+
+    lease_seconds = api.conf.conductor.lease_seconds
+    with api.db.write() as connection:
+        conductors.enlist(connection, id="c", hostname="c", pid=1, version="0", lease_seconds=lease_seconds)
+    first = updated()
+    time.sleep(0.01)
+    with api.db.write() as connection:
+        assert conductors.beat(connection, "c", lease_seconds)
+    second = updated()
+    assert (first[0], second[0]) == (first[1], second[1])
+    assert first[0] < second[0]
+
+
 def test_the_doctor_forgets_only_whom_the_database_calls_gone(two_conductors: Api, clock: float) -> None:
     db, conf = two_conductors.db, opts.load([])
     drivers = Drivers(conf, ports=SqlPortStore(db), volumes=SqlVolumeStore(db), images=SqlImageStore(db))

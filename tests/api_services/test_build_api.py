@@ -201,6 +201,29 @@ def test_a_list_asked_for_wrongly_is_refused_in_the_build_apis_form(api: testing
     result = api.simulate_get("/v1/builds", query_string=query)
     assert result.status_code == 400
     assert set(result.json["error"]) == {"code", "type", "message", "hint"}
+    assert result.json["error"]["type"] == "BadRequest"
+
+
+def test_every_refusal_has_a_name_and_says_what_to_do(api: testing.TestClient, build: Recorder) -> None:
+    asked = {
+        ("GET", "/v1/builds/nothing"): "JobNotFound",
+        ("GET", "/v1/builds/a/b"): "NotFound",
+        ("DELETE", "/v1/builds"): "MethodNotAllowed",
+        ("GET", "/v1/builds?state=unknown"): "BadRequest",
+        ("POST", "/v1/placement:explain"): "BadRequest",
+    }
+    for (method, path), kind in asked.items():
+        error = api.simulate_request(method, path).json["error"]
+        assert error["type"] == kind
+        assert error["hint"].endswith("."), path
+
+
+def test_a_stream_names_what_was_wrong_with_its_beginning(api: testing.TestClient, build: Recorder) -> None:
+    path = f"/v1/builds/{build.job}/stream"
+    by_query = api.simulate_get(path, query_string="after=abc").json["error"]
+    by_header = api.simulate_get(path, headers={"Last-Event-ID": "abc"}).json["error"]
+    assert by_query["message"] == "after must be the number of an event, not 'abc'."
+    assert by_header["message"] == "Last-Event-ID must be the number of an event, not 'abc'."
 
 
 def test_an_unknown_build_is_not_found(api: testing.TestClient) -> None:

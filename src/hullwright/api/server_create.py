@@ -20,6 +20,7 @@ from sqlalchemy.engine import Connection
 
 from hullwright.api import server_block_devices, server_networks
 from hullwright.api.context import ApiContext, Caller, microversion
+from hullwright.api.extra_specs import refuse_unheeded
 from hullwright.api.links import plain_address
 from hullwright.api.network.security_groups import default_group_id
 from hullwright.api.schemas.parts import truth
@@ -194,6 +195,7 @@ def _flavor(conn: Connection, ref: str | int, who: Caller) -> Flavor:
         raise BadRequest(error.text) from None
     if flavor.disabled or not (flavor.is_public or who.is_admin):
         raise BadRequest(FlavorNotFound(id=flavor_id).text)
+    refuse_unheeded(flavor.extra_specs)
     return flavor
 
 

@@ -36,7 +36,7 @@ class Services(Resource):
         minor = microversion(req)
         with self.context.db.read() as conn:
             shown = [self._compute(host, minor) for host in hosts.list_all(conn)]
-            shown += [_conductor(row, minor) for row in conductors.list_all(conn)]
+            shown += [_conductor(row, minor, self.context.conf.conductor.lease_seconds) for row in conductors.list_all(conn)]
         for name in ("host", "binary"):
             if (wanted := last(req, name)) is not None:
                 shown = [service for service in shown if service[name] == wanted]
@@ -110,7 +110,12 @@ class Services(Resource):
         return shown
 
 
-def _conductor(row: Mapping[str, Any], minor: int) -> dict[str, Any]:
+def _beat_at(row: Mapping[str, Any], lease_seconds: float) -> str | None:
+    """When a conductor last renewed its lease; all of an installation have leases of the same length."""
+    return iso_micro(max(row["expires_at"] - lease_seconds, row["started_at"]))
+
+
+def _conductor(row: Mapping[str, Any], minor: int, lease_seconds: float) -> dict[str, Any]:
     shown: dict[str, Any] = {
         # Numbers were the ids before 2.53; nothing can be done with a conductor's.
         "id": row["id"] if minor >= _UUIDS_SINCE else zlib.crc32(row["id"].encode()) & 0x7FFFFFFF,
@@ -119,7 +124,7 @@ def _conductor(row: Mapping[str, Any], minor: int) -> dict[str, Any]:
         "zone": _INTERNAL_ZONE,
         "status": "enabled",
         "state": "up" if row["is_living"] else "down",
-        "updated_at": iso_micro(row["started_at"]),
+        "updated_at": _beat_at(row, lease_seconds),
         "disabled_reason": None,
     }
     if minor >= 11:
@@ -159,7 +164,7 @@ class AvailabilityZones(Resource):
                     "nova-conductor": {
                         "available": row["is_living"],
                         "active": True,
-                        "updated_at": iso_micro(row["started_at"]),
+                        "updated_at": _beat_at(row, self.context.conf.conductor.lease_seconds),
                     }
                 }
                 for row in conductors.list_all(conn)

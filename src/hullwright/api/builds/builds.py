@@ -146,9 +146,11 @@ def _stream(db: Any, streams: Streams, req: falcon.Request, resp: falcon.Respons
     Raises: JobNotFound, TooManyStreams, HttpError 400.
     """
     who = caller(req)
-    last = req.get_header("Last-Event-ID") or req.get_param("after") or "0"
+    name, last = "Last-Event-ID", req.get_header("Last-Event-ID")
+    if not last:
+        name, last = "after", req.get_param("after") or "0"
     if not (last.isascii() and last.isdigit()) or len(last) > 9:
-        raise HttpError(400, f"Last-Event-ID must be the number of an event, not '{last}'.")
+        raise HttpError(400, f"{name} must be the number of an event, not '{last[:100]}'.")
     with db.read() as conn:
         job, _ = visible(conn, who, build_id)
     resp.content_type = MEDIA_TYPE
