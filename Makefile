@@ -25,7 +25,7 @@ test: setup-test ## lint, types and the whole test suite (PYTEST="tests/cli -x" 
 	@$(MAKE) --no-print-directory run-lint run-types
 	@$(BIN)/python -m pytest $(PYTEST)
 
-crash: setup-test ## kill processes at every boundary of every operation; writes docs/reliability.md (CRASH="--scenario build")
+crash: setup-test ## kill and hinder processes at every boundary of every operation; writes docs/reliability.md (CRASH="--scenario build")
 	@$(BIN)/python tools/crash $(or $(CRASH),--write)
 
 lint: setup run-lint ## ruff, and the import contracts of the rooms
