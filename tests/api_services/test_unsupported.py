@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from falcon import testing
 
 from hullwright.api import routes, unsupported
+from hullwright.api.schemas.actions import ACTIONS
 
 SERVER = "/v2.1/servers/b6c3f6a2-8f1c-4c9a-9e39-0d7bdb0c3a11"
 
@@ -100,3 +102,11 @@ def test_nothing_that_is_served_is_called_unsupported() -> None:
         served: list[Any] = [name for name in ("GET", "POST", "PUT", "DELETE") if hasattr(kind, f"on_{name.lower()}{end}")]
         assert served
         assert [name for name in served if unsupported.found(name, path.replace("{", "").replace("}", ""))] == []
+
+
+def test_the_documentation_names_every_action_once() -> None:
+    page = Path(__file__).parents[2].joinpath("docs", "compute-api.md").read_text()
+    table = page.partition("### Server actions")[2].partition("###")[0]
+    for name in (*ACTIONS, *unsupported.ACTIONS):
+        assert table.count(f"`{name}`") == 1, name
+    assert not set(ACTIONS) & set(unsupported.ACTIONS)
