@@ -12,8 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from hullwright.conf import opts
 from hullwright.drivers.libvirt_pool import LibvirtPool, load_libvirt
+from hullwright.drivers.virt.libvirt import cpu_monitor
 from hullwright.drivers.virt.libvirt.disks import MIB
+from hullwright.drivers.virt.libvirt.driver import LibvirtDriver
 from hullwright.objects.errors import (
     FlavorDiskTooSmall,
     GuestNameTaken,
@@ -63,6 +66,42 @@ def test_facts_tell_what_the_host_is(virt_host: VirtHost, libvirt_host: Libvirtd
     assert set(facts.disk_formats) >= {"raw", "qcow2"}
     assert ipaddress.ip_address(facts.host_ip)
     assert facts.extra["pool"]
+
+
+def test_how_busy_the_cpus_are_is_told_when_it_is_asked_for(virt_host: VirtHost) -> None:
+    assert virt_host.driver.facts().metrics == {}
+    driver = LibvirtDriver(virt_host.ref, opts.load([], {"libvirt": virt_host.options, "compute": {"compute_monitors": "cpu.virt_driver"}}))
+    times = [f"cpu.{kind}.time" for kind in ("kernel", "idle", "user", "iowait")]
+    first = driver.facts().metrics
+    assert sorted(first) == sorted(["cpu.frequency", *times])
+    until = time.monotonic() + 1.5
+    while time.monotonic() < until:  # at least one CPU is busy in user space
+        sum(range(1000))
+    second = driver.facts().metrics
+    shares = [f"cpu.{kind}.percent" for kind in ("kernel", "idle", "user", "iowait")]
+    assert sorted(second) == sorted(["cpu.frequency", "cpu.percent", *times, *shares])
+    assert second["cpu.frequency"] == first["cpu.frequency"] >= 0
+    assert second["cpu.user.time"] - first["cpu.user.time"] > 10**9  # ns
+    assert abs(sum(second[share] for share in shares) - 100) <= len(shares)  # each is rounded
+    assert abs(second["cpu.percent"] + second["cpu.idle.percent"] - 100) <= 1
+    assert second["cpu.user.percent"] >= 50 // (os.cpu_count() or 1)
+    at_once = driver.facts().metrics
+    assert [at_once[share] for share in shares] == [second[share] for share in shares]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        ((0, 0, 0, 0), (10, 60, 20, 10), {"kernel": 10, "idle": 60, "user": 20, "iowait": 10, "": 40}),
+        ((10, 60, 20, 10), (10, 60, 20, 10), {}),  # nothing happened
+        ((10, 60, 20, 10), (1, 500, 2, 1), {}),  # the host has booted
+        ((0, 0, 0, 10), (50, 0, 51, 9), {"kernel": 50, "idle": 0, "user": 51, "iowait": 0, "": 100}),  # counters of waiting go back
+    ],
+)
+def test_shares_of_cpu_time_are_what_the_counters_grew_by(before, after, expected) -> None:
+    then, now = (dict(zip(cpu_monitor.KINDS, numbers, strict=True)) for numbers in (before, after))
+    told = {f"cpu.{kind}.percent" if kind else "cpu.percent": share for kind, share in expected.items()}
+    assert cpu_monitor.shares(then, now) == told
 
 
 def test_kvm_is_told_only_where_the_cpu_has_the_extension(virt_host: VirtHost) -> None:

@@ -23,6 +23,7 @@ from hullwright.scheduler.relations import Relations
 from hullwright.scheduler.request import Request
 
 NAMES = [f"h{number}" for number in range(6)]
+METRICS = {"cpu.percent": -1.0, "cpu.frequency": 0.5}  # [metrics] weight_setting
 INSTANCES = [f"00000000-0000-0000-0000-{number:012}" for number in range(4)]
 PLAIN = {}  # filter -> its plain reading: (host, world, spec, conf) -> whether the host passes
 PLAIN_WEIGHTS = {}  # weigher -> its plain reading: (host, world) -> number
@@ -52,7 +53,7 @@ class World:
     asked: RequestSpec | None = None
 
     def columns(self) -> Columns:
-        columns = Columns([HostRow(host.id, host.name, facts=host.facts) for host in self.hosts])
+        columns = Columns([HostRow(host.id, host.name, facts=host.facts) for host in self.hosts], METRICS)
         for host in self.hosts:
             at = columns.position(host.name)
             columns.instance_counts[at] = host.instances
@@ -78,6 +79,7 @@ facts = st.builds(
     cpu_features=st.sampled_from([(), ("aes",), ("aes", "avx2")]),
     virt_types=st.sampled_from([("qemu",), ("kvm", "qemu")]),
     cached_images=st.sampled_from([(), ("secret",), ("open", "secret")]),
+    metrics=st.dictionaries(st.sampled_from([*METRICS, "cpu.user.time"]), st.integers(0, 100)),
     host_ip=st.sampled_from(["10.0.0.1", "10.0.1.77", "192.0.2.5", "::1"]),
 )
 metadata = st.dictionaries(
@@ -92,6 +94,7 @@ metadata = st.dictionaries(
             "max_io_ops_per_host",
             "max_instances_per_host",
             "cpu_weight_multiplier",
+            "metrics_weight_multiplier",
             "trait:CUSTOM_GOLD",
         ]
     ),
@@ -402,6 +405,11 @@ def aggregate_num_instances(host, world, spec, conf):
 
 
 @plain
+def metrics(host, world, spec, conf):
+    return set(METRICS) <= set(host.facts.metrics)
+
+
+@plain
 def different_host(host, world, spec, conf):
     return all(world.host_of.get(uuid) != host.id for uuid in named_by(spec, "different_host"))
 
@@ -455,6 +463,7 @@ PLAIN_WEIGHTS = {
     "soft_affinity": lambda host, world: members_there(host, world, "soft-affinity"),
     "soft_anti_affinity": lambda host, world: -members_there(host, world, "soft-anti-affinity"),
     "image_cached": lambda host, world: int(world.asked.image_id in host.facts.cached_images),
+    "metrics": lambda host, world: metrics_of(host, min((metrics_of(each) for each in world.hosts if tells_all(each)), default=0.0)),
     "cpu": lambda host, world: (host.room["VCPU"][0] - host.room["VCPU"][1]) * host.room["VCPU"][2] - host.room["VCPU"][3],
 }
 
@@ -463,11 +472,19 @@ def members_there(host, world, policy):
     return world.group.members_on.get(host.id, 0) if world.group and world.group.policy == policy else 0
 
 
+def tells_all(host):
+    return set(METRICS) <= set(host.facts.metrics)
+
+
+def metrics_of(host, otherwise=None):
+    return host.facts.metrics["cpu.frequency"] * 0.5 - host.facts.metrics["cpu.percent"] if tells_all(host) else otherwise
+
+
 # --- The comparison -------------------------------------------------------------------------------------------------------
 
 
 def loaded(chosen):
-    conf = opts.load([])
+    conf = opts.load([], {"metrics": {"weight_setting": METRICS}})
     for name, value in chosen.items():
         conf.set_override(name, value, "scheduler")
     return conf
@@ -499,8 +516,8 @@ def test_all_filters_together_pass_what_each_of_them_passes(world, spec, chosen)
 @settings(max_examples=150, deadline=None)
 @given(world=worlds(), spec=specs, multiplier=st.sampled_from([-1.0, 0.0, 0.5, 2.0]))
 def test_a_weigher_weighs_as_its_plain_reading_with_multipliers_of_aggregates(name, world, spec, multiplier):
-    [weigher] = weighers.load([name], opts.load([]))
-    request = Request(spec, {}, {}, 0.0, opts.load([]), Relations(world.group, world.host_of))
+    [weigher] = weighers.load([name], loaded({}))
+    request = Request(spec, {}, {}, 0.0, loaded({}), Relations(world.group, world.host_of))
     columns, world.asked = world.columns(), spec
     weights = select.weigh(columns, request, columns.all(), [replace(weigher, multiplier=multiplier)]).total
     values = [PLAIN_WEIGHTS[name](host, world) for host in world.hosts]
@@ -517,11 +534,15 @@ def test_a_weigher_weighs_as_its_plain_reading_with_multipliers_of_aggregates(na
 def test_memberships_and_images_follow_hosts_that_come_and_go(before, after):
     columns = before.columns()
     images = {host.name: host.facts.cached_images for host in before.hosts}
+    told = {host.id: host.facts.metrics for host in before.hosts}
     members = {number: names for number, (_, names) in enumerate(before.memberships)}
     stay = {host.id for host in after.hosts} & {host.id for host in before.hosts}
     name_of = {host.id: host.name for host in before.hosts}
     columns.drop([host.id for host in before.hosts if host.id not in stay])
     columns.put([HostRow(host.id, host.name) for host in after.hosts if host.id not in stay])
+    for name in METRICS:
+        expected = [told[id].get(name) if id in stay else None for id in columns.ids.tolist()]
+        assert [None if np.isnan(value) else value for value in columns.metrics.of(name)] == expected
     for number, names in members.items():
         found = {int(columns.ids[at]) for at in np.flatnonzero(columns.aggregates.by_id[number].members)}
         assert found == {host_id for host_id in stay if name_of[host_id] in names}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from oslo_config import cfg
+from oslo_config import cfg, types
 
 GROUP = "compute"
 OPTS = [
@@ -30,6 +30,15 @@ OPTS = [
         default=16,
         min=1,
         help="How many hosts one conductor asks at the same time; hosts that exceed facts_timeout_seconds do not count.",
+    ),
+    cfg.ListOpt(
+        "compute_monitors",
+        item_type=types.String(choices=["cpu.virt_driver"]),
+        default=[],
+        help="What hosts tell of how busy they are, for [metrics] weight_setting. cpu.virt_driver: cpu.frequency (MHz), cpu.percent, and "
+        "of kernel, user, idle and iowait cpu.KIND.time (ns) and cpu.KIND.percent; whole percents since the question before, none in the "
+        "first answer to each conductor. These numbers are never the same twice, so with it every answer of every host is news that all "
+        "schedulers read, where else a host without news costs them nothing. The same on all conductors.",
     ),
     cfg.FloatOpt(
         "shutdown_timeout_seconds",

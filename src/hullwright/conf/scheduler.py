@@ -59,6 +59,7 @@ OPTS = [
             "hypervisor_version",
             "image_cached",
             "image_properties",
+            "metrics",
             "soft_affinity",
             "soft_anti_affinity",
             "build_failures",

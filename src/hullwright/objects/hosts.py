@@ -112,6 +112,7 @@ class HostFacts(Record):
     disk_formats: tuple[str, ...] = ("raw", "qcow2")
     host_ip: str = "127.0.0.1"
     cached_images: tuple[str, ...] = ()  # ids of images that lie there whole, at most IMAGES_TOLD_MAX of them
+    metrics: Mapping[str, float] = field(default_factory=dict)  # such as cpu.percent; see [compute] compute_monitors
     extra: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from hullwright.objects.hosts import HostFacts
 from hullwright.scheduler.aggregates import AggregateColumns
+from hullwright.scheduler.metrics import MetricColumns
 
 if TYPE_CHECKING:
     from hullwright.scheduler.image_tally import ImageTally
@@ -166,8 +167,8 @@ _PLAIN = (
 class Columns:
     """All hosts. Every array has one entry per host, at the same position in all of them."""
 
-    def __init__(self, rows: Iterable[HostRow] = ()) -> None:
-        """Start with these hosts."""
+    def __init__(self, rows: Iterable[HostRow] = (), metrics: Iterable[str] = ()) -> None:
+        """Start with these hosts; `metrics`: names of those to keep."""
         self.names: list[str] = []
         self.ids: Integers = np.zeros(0, dtype=np.int64)
         self.enabled: Mask = np.zeros(0, dtype=bool)
@@ -194,6 +195,7 @@ class Columns:
         self.disk_formats = Sets()
         self.resources: dict[str, Resource] = {}
         self.aggregates = AggregateColumns()
+        self.metrics = MetricColumns(metrics)
         self.arrivals = 0  # hosts that ever came
         self.layout = 0  # grows whenever hosts come, or others move up to their positions
         self.image_tally: ImageTally | None = None  # when something needs it: `surroundings`
@@ -303,9 +305,10 @@ class Columns:
             self.instance_counts[positions] = np.maximum.reduce([each.holders[positions] for each in self.resources.values()])
             self.io_ops[positions] = np.maximum.reduce([each.building[positions] for each in self.resources.values()])
 
-    def _parts(self) -> list[Labels | Sets | Resource | AggregateColumns]:
-        words: list[Labels | Sets | Resource | AggregateColumns] = [
+    def _parts(self) -> list[Labels | Sets | Resource | AggregateColumns | MetricColumns]:
+        words: list[Labels | Sets | Resource | AggregateColumns | MetricColumns] = [
             self.aggregates,
+            self.metrics,
             self.availability_zone,
             self.cpu_arch,
             self.hypervisor_type,
@@ -358,3 +361,4 @@ class Columns:
         self.virt_types.put(position, facts.virt_types)
         self.vm_modes.put(position, facts.extra.get("vm_modes", "hvm").split(",") if row.facts else ())
         self.disk_formats.put(position, facts.disk_formats)
+        self.metrics.put(position, facts.metrics)

@@ -77,7 +77,7 @@ class Scheduler:
         named = {each.name for each in enabled}
         self._filters = [_ALWAYS, *enabled, *(each for each in _GROUPS if each.name not in named)]
         self._weighers = weighers.load(conf.scheduler.weight_classes, conf)
-        self._snapshot = Snapshot(db)
+        self._snapshot = Snapshot(db, conf.metrics.weight_setting)
         self._relations = RelationReader(db)
         # Counts cost their reading: a weigher that counts nowhere by configuration asks for none.
         needs = {need for each in self._filters for need in each.needs}

@@ -8,7 +8,7 @@ the time: when very much happens the view gets older instead. Not for: deciding 
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,9 +75,9 @@ class _Choice:
 class Snapshot:
     """The hosts as last read, plus the choices in flight."""
 
-    def __init__(self, db: Database) -> None:
-        """Start empty; the first refresh reads."""
-        self.columns = Columns()
+    def __init__(self, db: Database, metrics: Iterable[str] = ()) -> None:
+        """Start empty; the first refresh reads. `metrics`: names of those to keep."""
+        self.columns = Columns(metrics=metrics)
         self.rows_read = 0  # so far, for tests and benchmarks
         self._db = db
         self._since = 0  # the horizon of the last reading: what has a smaller number was seen

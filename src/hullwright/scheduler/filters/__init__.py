@@ -57,6 +57,7 @@ ALIASES = {
     "AggregateIoOpsFilter": "aggregate_io_ops",
     "NumInstancesFilter": "num_instances",
     "AggregateNumInstancesFilter": "aggregate_num_instances",
+    "MetricsFilter": "metrics",
     "SimpleCIDRAffinityFilter": "simple_cidr_affinity",
     "ServerGroupAffinityFilter": "server_group_affinity",
     "ServerGroupAntiAffinityFilter": "server_group_anti_affinity",

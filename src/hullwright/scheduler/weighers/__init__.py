@@ -10,7 +10,8 @@ A weigher has one function and the name of the option that says how much it coun
 The numbers of the hosts that fit are brought to 0..1 (all equal: 0), multiplied, and summed over the weighers; the largest sum
 is tried first. Others bring their own by an entry point in the group `hullwright.weighers`, naming a module with these two; without
 MULTIPLIER it counts once. `NEEDS` names what is read for it only then (`surroundings`). An aggregate with metadata of the option's name
-says how much it counts for its hosts; the least number of a host's aggregates holds.
+says how much it counts for its hosts; the least number of a host's aggregates holds. One whose number is not in `[scheduler]` says it by
+`multiplier(conf)`.
 
     def taken(request: Request) -> float:
         return -request.resources.get("MEMORY_MB", 0)
@@ -39,6 +40,7 @@ ALIASES = {
     "nova.scheduler.weights.num_instances.NumInstancesWeigher": "num_instances",
     "nova.scheduler.weights.hypervisor_version.HypervisorVersionWeigher": "hypervisor_version",
     "nova.scheduler.weights.image_props.ImagePropertiesWeigher": "image_properties",
+    "nova.scheduler.weights.metrics.MetricsWeigher": "metrics",
     "nova.scheduler.weights.affinity.ServerGroupSoftAffinityWeigher": "soft_affinity",
     "nova.scheduler.weights.affinity.ServerGroupSoftAntiAffinityWeigher": "soft_anti_affinity",
 }
@@ -71,7 +73,7 @@ def load(names: list[str], conf: Any) -> list[Weigher]:
     wanted = [*(name for name in names if name not in every), *(plugins.names_of("weighers") if every else ())]
     for name, module in plugins.load("weighers", wanted, ALIASES):
         option = getattr(module, "MULTIPLIER", None)
-        multiplier = conf.scheduler[option] if option else 1.0
+        multiplier = module.multiplier(conf) if hasattr(module, "multiplier") else conf.scheduler[option] if option else 1.0
         more = {"taken": module.taken} if hasattr(module, "taken") else {}
         found[name] = Weigher(name, module.weigh, multiplier, option, tuple(getattr(module, "NEEDS", ())), **more)
     return list(found.values())

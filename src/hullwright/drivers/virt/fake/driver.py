@@ -1,8 +1,9 @@
 """For tests and benchmarks: a hypervisor that keeps records instead of running guests, fast, and breaks as it is told.
 
 Its host is a directory (`fake:///directory` or `fake://name`, see `drivers/fake_host`), shared by all processes. Facts
-come from the URI's query (`?vcpus=64&memory_mb=262144&disk_gb=2000`) or from `facts.json` in the directory, which is read
-again when it changes. An image's bytes are really read from their source and checked; only how many came is kept.
+come from the URI's query (`?vcpus=64&memory_mb=262144&disk_gb=2000&metrics=cpu.percent:7,cpu.frequency:2400`) or from
+`facts.json` in the directory, which is read again when it changes. An image's bytes are really read from their source and
+checked; only how many came is kept.
 Not for: production. Nothing runs here.
 """
 
@@ -52,12 +53,14 @@ class FakeDriver(VirtDriver):
     def _read_facts(self, told: dict[str, Any]) -> HostFacts:
         numbers = {"vcpus": 64, "memory_mb": 262_144, "disk_gb": 4_000}
         numbers |= {key: int(self.host.parameters[key]) for key in numbers if key in self.host.parameters}
+        metrics = self.host.parameters.get("metrics", "")
         defaults = {
             "hostname": self.host.parameters.get("name", self.host.name),
             "hypervisor_type": "fake",
             "hypervisor_version": 1_000_000,
             "cpu_model": "fake",
             "machine_types": ["pc", "q35"],
+            "metrics": {name: float(number) for name, _, number in (each.partition(":") for each in metrics.split(",") if each)},
             **numbers,
             "disk_free_gb": numbers["disk_gb"],
         }

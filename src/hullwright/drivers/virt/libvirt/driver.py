@@ -1,7 +1,7 @@
 """The virt driver for hosts behind libvirt: the contract's calls, each in terms of this package's parts.
 
 Not for: details. Images are in image_cache.py, disks in disks.py, the domain's XML in domain_xml.py, its power in domains.py.
-No state is kept but connections: any process may make the next call.
+No state is kept but connections and the last look at the CPUs: any process may make the next call.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from hullwright.drivers import libvirt_storage as storage
 from hullwright.drivers.libvirt_pool import LibvirtPool, load_libvirt
 from hullwright.drivers.virt.contract import ImageSource, ReportProgress, VirtDriver, WatchGuests
-from hullwright.drivers.virt.libvirt import capabilities, config_drive, disks, domain_xml, domains
+from hullwright.drivers.virt.libvirt import capabilities, config_drive, cpu_monitor, disks, domain_xml, domains
 from hullwright.drivers.virt.libvirt.image_cache import cached_images
 from hullwright.drivers.virt.libvirt.image_check import ImageCheck
 from hullwright.drivers.virt.libvirt.image_transfer import ImageCache
@@ -31,7 +31,7 @@ class LibvirtDriver(VirtDriver):
     """One host behind libvirt."""
 
     def __init__(self, host: HostRef, conf: Any) -> None:
-        """`conf`: the options object; [libvirt] and state_path are read."""
+        """`conf`: the options object; [libvirt], [compute] compute_monitors and state_path are read."""
         self._host = host
         self._options = conf.libvirt
         self._connections = LibvirtPool.shared()
@@ -39,6 +39,7 @@ class LibvirtDriver(VirtDriver):
         self._pool = storage.HostPool(self._options.pool_name, path)
         self._told: WatchGuests | None = None
         self._known: tuple[Any, capabilities.Capabilities] | None = None
+        self._cpu = cpu_monitor.CpuMonitor() if cpu_monitor.NAME in conf.compute.compute_monitors else None
         self._images = ImageCache(host, self._pool, self._connections, self._options.image_stale_seconds)
         self._checks = ImageCheck(host, self._pool, self._connections, self._options.image_stale_seconds)
 
@@ -69,6 +70,7 @@ class LibvirtDriver(VirtDriver):
                 disk_formats=("raw", "qcow2"),
                 host_ip=capabilities.host_ip(self._host, self._options.host_ip),
                 cached_images=cached_images(pool),
+                metrics=self._cpu.read(connection) if self._cpu is not None else {},
                 extra={"libvirt_version": str(connection.getLibVersion()), "host_uuid": can.uuid, "pool": pool.name()},
             )
 
