@@ -73,12 +73,12 @@ def test_how_busy_the_cpus_are_is_told_when_it_is_asked_for(virt_host: VirtHost)
     driver = LibvirtDriver(virt_host.ref, opts.load([], {"libvirt": virt_host.options, "compute": {"compute_monitors": "cpu.virt_driver"}}))
     times = [f"cpu.{kind}.time" for kind in ("kernel", "idle", "user", "iowait")]
     first = driver.facts().metrics
-    assert sorted(first) == sorted(["cpu.frequency", *times])
+    shares = [f"cpu.{kind}.percent" for kind in ("kernel", "idle", "user", "iowait")]
+    assert sorted(first) == sorted(["cpu.frequency", "cpu.percent", *times, *shares])
     until = time.monotonic() + 1.5
     while time.monotonic() < until:  # at least one CPU is busy in user space
         sum(range(1000))
     second = driver.facts().metrics
-    shares = [f"cpu.{kind}.percent" for kind in ("kernel", "idle", "user", "iowait")]
     assert sorted(second) == sorted(["cpu.frequency", "cpu.percent", *times, *shares])
     assert second["cpu.frequency"] == first["cpu.frequency"] >= 0
     assert second["cpu.user.time"] - first["cpu.user.time"] > 10**9  # ns

@@ -5,6 +5,7 @@ Not for: guests' CPUs, nor for what a CPU can do; the latter is in capabilities.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Mapping
@@ -21,14 +22,14 @@ class CpuMonitor:
     """Reads one host and keeps the last reading. Safe to use from many threads."""
 
     def __init__(self) -> None:
-        """Start without a reading."""
+        """Start with the host's boot as the last reading."""
         self._lock = threading.Lock()
-        self._times: Mapping[str, int] | None = None
-        self._read_at = 0.0  # monotonic
+        self._times: Mapping[str, int] = dict.fromkeys(KINDS, 0)
+        self._read_at = -math.inf  # monotonic
         self._shares: dict[str, int] = {}
 
     def read(self, connection: Any) -> dict[str, float]:
-        """Frequency in MHz, times in ns, shares in whole percents: none at the first reading. Nothing where the host counts no times."""
+        """Frequency in MHz, times in ns, shares in whole percents, at first since the boot. Nothing where the host counts no times."""
         libvirt = load_libvirt()
         try:
             told = connection.getCPUStats(libvirt.VIR_NODE_CPU_STATS_ALL_CPUS)
@@ -45,10 +46,9 @@ class CpuMonitor:
         return {"cpu.frequency": connection.getInfo()[3]} | {f"cpu.{kind}.time": spent for kind, spent in times.items()} | shares
 
     def _compare(self, times: Mapping[str, int], at: float) -> None:
-        if self._times is not None:
-            if at - self._read_at < _SHORTEST_SECONDS:
-                return
-            self._shares = shares(self._times, times)
+        if at - self._read_at < _SHORTEST_SECONDS:
+            return
+        self._shares = shares(self._times, times)
         self._times, self._read_at = times, at
 
 
