@@ -11,7 +11,7 @@ from hullwright.conf import opts
 from hullwright.objects.flavors import Flavor
 from hullwright.objects.hosts import HostFacts
 from hullwright.objects.instances import RequestSpec
-from hullwright.scheduler import filters, select, weighers
+from hullwright.scheduler import filters, select, weighers, weighing
 from hullwright.scheduler.columns import Columns, HostRow
 from hullwright.scheduler.filters import destination
 from hullwright.scheduler.request import Request
@@ -228,7 +228,7 @@ def test_columns_and_a_plain_reading_weigh_alike(world, max_attempts, tried):
     columns = built(rows, have)
     spec = RequestSpec("i", "p", "u", Flavor("1", "f", 1, 1, 1), max_attempts=max_attempts)
     chain = weighers.load(CONF.scheduler.weight_classes, CONF)
-    weights = select.weigh(columns, Request(spec, {}, tried, AT, CONF), columns.all(), chain).total
+    weights = weighing.weigh(columns, Request(spec, {}, tried, AT, CONF), columns.all(), chain).total
     plain = plain_weights(rows, have, goes_on_after_a_failure=max_attempts == 2 and not tried)
     assert dict(zip(columns.names, weights, strict=True)) == pytest.approx(plain)
 
@@ -239,7 +239,7 @@ def test_the_best_are_those_of_a_full_sort(weights, wanted):
     import numpy as np
 
     expected = sorted(range(len(weights)), key=lambda at: (-weights[at], at))[:wanted]
-    assert select.best(np.array(weights), wanted).tolist() == expected
+    assert weighing.best(np.array(weights), wanted).tolist() == expected
 
 
 @pytest.mark.parametrize("values", [2, 5, 300, 1_000_000])
@@ -250,7 +250,7 @@ def test_of_very_many_weights_too_the_best_are_those_of_a_full_sort(count, value
     for seed, wanted in enumerate((1, 3, 10, 50)):
         weights = np.random.default_rng(seed).integers(0, values, count).astype(float)
         expected = np.argsort(-weights, kind="stable")[:wanted].tolist()
-        assert select.best(weights, wanted).tolist() == expected
+        assert weighing.best(weights, wanted).tolist() == expected
 
 
 @settings(max_examples=200, deadline=None)
@@ -260,7 +260,7 @@ def test_a_turn_changes_the_order_of_equals_only(weights, wanted, turn):
 
     count, start = len(weights), int(turn * len(weights)) % len(weights)
     expected = sorted(range(count), key=lambda at: (-weights[at], (at - start) % count))[:wanted]
-    assert select.best(np.array(weights), wanted, turn).tolist() == expected
+    assert weighing.best(np.array(weights), wanted, turn).tolist() == expected
 
 
 @settings(max_examples=150, deadline=None)

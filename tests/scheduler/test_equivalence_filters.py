@@ -17,7 +17,7 @@ from hullwright.objects.flavors import Flavor
 from hullwright.objects.hosts import HostFacts
 from hullwright.objects.instances import RequestSpec
 from hullwright.objects.server_groups import GroupPlacement, GroupPolicy
-from hullwright.scheduler import filters, select, weighers
+from hullwright.scheduler import filters, select, weighers, weighing
 from hullwright.scheduler.columns import Columns, HostRow
 from hullwright.scheduler.relations import Relations
 from hullwright.scheduler.request import Request
@@ -519,7 +519,7 @@ def test_a_weigher_weighs_as_its_plain_reading_with_multipliers_of_aggregates(na
     [weigher] = weighers.load([name], loaded({}))
     request = Request(spec, {}, {}, 0.0, loaded({}), Relations(world.group, world.host_of))
     columns, world.asked = world.columns(), spec
-    weights = select.weigh(columns, request, columns.all(), [replace(weigher, multiplier=multiplier)]).total
+    weights = weighing.weigh(columns, request, columns.all(), [replace(weigher, multiplier=multiplier)]).total
     values = [PLAIN_WEIGHTS[name](host, world) for host in world.hosts]
     low, high = min(values), max(values)
     expected = []

@@ -12,7 +12,7 @@ from hullwright.objects.hosts import HostFacts, Inventory
 from hullwright.objects.instances import Instance, RequestSpec
 from hullwright.objects.states import TaskState, VmState
 from hullwright.persistence import hosts, instances
-from hullwright.scheduler import select, weighers
+from hullwright.scheduler import weighers, weighing
 from hullwright.scheduler.columns import Columns, HostRow
 from hullwright.scheduler.image_tally import ImageTally
 from hullwright.scheduler.request import Request
@@ -58,7 +58,7 @@ def weigh(conf, tally, names, properties, setting=None):
     columns = Columns([HostRow(number, name) for number, name in enumerate(names, 1)])
     columns.image_tally = tally
     request = Request(spec(99, properties), {}, {}, 0.0, conf)
-    weighed = select.weigh(
+    weighed = weighing.weigh(
         columns, request, columns.all(), weighers.load(["nova.scheduler.weights.image_props.ImagePropertiesWeigher"], conf)
     )
     return dict(zip(names, weighed.total.tolist(), strict=True))

@@ -11,7 +11,7 @@ from hullwright.objects.flavors import Flavor
 from hullwright.objects.hosts import HostFacts, HostRef, Inventory
 from hullwright.objects.instances import RequestSpec
 from hullwright.persistence import hosts
-from hullwright.scheduler import filters, select, weighers
+from hullwright.scheduler import filters, select, weighers, weighing
 from hullwright.scheduler.columns import Columns, HostRow
 from hullwright.scheduler.relations import Relations
 from hullwright.scheduler.request import Request
@@ -33,7 +33,7 @@ def columns_of(tmp_path, setting, *queries):
 def weights_of(columns, metrics):
     conf = opts.load([], {"metrics": metrics})
     request = Request(SPEC, {}, {}, 0.0, conf, Relations(None, {}))
-    weighed = select.weigh(columns, request, columns.all(), weighers.load(["metrics"], conf))
+    weighed = weighing.weigh(columns, request, columns.all(), weighers.load(["metrics"], conf))
     return weighed.total.tolist(), request
 
 

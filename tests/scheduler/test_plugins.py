@@ -10,7 +10,7 @@ import pytest
 
 from hullwright.objects.flavors import Flavor
 from hullwright.objects.instances import RequestSpec
-from hullwright.scheduler import filters, plugins, select, weighers
+from hullwright.scheduler import filters, plugins, select, weighers, weighing
 from hullwright.scheduler.columns import Columns, HostRow
 from hullwright.scheduler.request import Request
 
@@ -44,7 +44,7 @@ def test_a_foreign_filter_counts_like_our_own(foreign, conf):
 def test_a_foreign_weigher_without_an_option_counts_once(foreign, conf):
     hosts = Columns([HostRow(number, f"h{number}") for number in (1, 2, 3)])
     chain = weighers.load(["even"], conf)
-    assert select.weigh(hosts, request(conf), hosts.all(), chain).total.tolist() == [0.0, 0.5, 1.0]
+    assert weighing.weigh(hosts, request(conf), hosts.all(), chain).total.tolist() == [0.0, 0.5, 1.0]
 
 
 def test_a_weigher_with_multiplier_zero_is_not_even_asked(conf):
@@ -53,7 +53,7 @@ def test_a_weigher_with_multiplier_zero_is_not_even_asked(conf):
     hosts = Columns([HostRow(number, f"h{number}") for number in (1, 2)])
     asked: list[str] = []
     chain = [dataclasses.replace(each, weigh=lambda *_: asked.append("asked")) for each in weighers.load(["ram", "cpu"], conf)]
-    assert select.weigh(hosts, request(conf), hosts.all(), chain).total.tolist() == [0.0, 0.0]
+    assert weighing.weigh(hosts, request(conf), hosts.all(), chain).total.tolist() == [0.0, 0.0]
     assert asked == []
 
 
@@ -74,8 +74,8 @@ def test_hosts_of_a_hundred_thousand_are_filtered_and_weighed_in_one_go(conf):
         "lack 2 vCPUs": int((everywhere % 33 > 30).sum()),
         "already tried: broken": 1,
     }
-    weights = select.weigh(hosts, asked, outcome.passing, weighers.load(["cpu"], conf)).total
-    best = select.best(weights, 3)
+    weights = weighing.weigh(hosts, asked, outcome.passing, weighers.load(["cpu"], conf)).total
+    best = weighing.best(weights, 3)
     assert [hosts.names[np.flatnonzero(outcome.passing)[at]] for at in best] == ["h34", "h67", "h100"]
 
 

@@ -54,7 +54,7 @@ COMMANDS = {
     "server show": "servers:Show",
     "server delete": "servers:Delete",
     "server queue": "queue:List",
-    "server timeline": "servers:Timeline",
+    "server timeline": "timeline:Timeline",
     "server console-log": "servers:ConsoleLog",
 }
 

@@ -17,7 +17,7 @@ says how much it counts for its hosts; the least number of a host's aggregates h
         return -request.resources.get("MEMORY_MB", 0)
 
 A weigher may tell how much its number for a host changes when the host takes the request (default: not at all). Hosts that differ by no
-more are about as good, and several conductors share them (`select.of_turn`).
+more are about as good, and several conductors share them (`weighing.of_turn`).
 """
 
 from __future__ import annotations
