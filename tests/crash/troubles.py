@@ -151,7 +151,8 @@ class Stall(_LateWaker):
         self._remember(run)
         log = run.log_of(process)
         process.go_on()
-        run.wait(lambda: process.poll() is not None or "lapsed" in log.read_text())
+        # One that stood before it had a lease has none to lose: it takes its first.
+        run.wait(lambda: process.poll() is not None or "lapsed" in log.read_text() or not _has_lapsed(run))
 
     def check(self, run: Run) -> None:
         super().check(run)
