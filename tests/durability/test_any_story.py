@@ -26,7 +26,7 @@ from hullwright.persistence import hosts
 from hullwright.persistence.models.hosts import allocations, inventories
 from hullwright.persistence.models.jobs import jobs, step_events
 from support import invariants
-from support.house import ConductorProcess, House
+from support.house import ChildProcess, House
 
 ROUNDS = int(os.environ.get("HULLWRIGHT_DURABILITY_ROUNDS") or 1)
 STORIES, STEPS = 8, 15
@@ -52,7 +52,7 @@ class Story(RuleBasedStateMachine):
         self.faults: dict[str, list[dict[str, Any]]] = {name: [_DELAY] for name in HOSTS}
         self.directory = Path(tempfile.mkdtemp(prefix="story-", dir=room()))
         self.house = House(self.directory, **{group: dict(values) for group, values in _OPTIONS.items()})
-        self.conductor: ConductorProcess | None = None
+        self.conductor: ChildProcess | None = None
 
     def _tell(self, *words: object) -> None:
         self.told.append(" ".join(str(word) for word in words))
