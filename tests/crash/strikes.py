@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from hullwright.conductor.heartbeat import Heartbeat
 from hullwright.conductor.service import Conductor
 from hullwright.drivers.virt.fake import driver as fake_driver
 from support.boundaries import Boundaries
@@ -71,19 +72,26 @@ def look_seldom(boundaries: Boundaries) -> None:
 
     One that had to wait for a processor for longer than its lease looks again, for its own.
     """
-    inner, known = Conductor._lease, ""
+    inner, inner_good, known, starved = Conductor._lease, Heartbeat.is_good, "", False
+
+    def is_good(heartbeat: Heartbeat, owner: str | None) -> bool:
+        nonlocal starved
+        good = inner_good(heartbeat, owner)
+        starved = starved or not good
+        return good
 
     def lease(conductor: Conductor, free: int) -> int:
-        nonlocal known
+        nonlocal known, starved
         life = f"{conductor._heartbeat.id} {boundaries.has_struck}"
-        if life != known:
-            known, conductor._look_for_orphans_at = life, 0.0
+        if life != known or starved:
+            known, starved, conductor._look_for_orphans_at = life, False, 0.0
         count = inner(conductor, free)
         if not boundaries.has_struck:
             conductor._look_for_orphans_at = math.inf
         return count
 
     Conductor._lease = lease  # type: ignore[method-assign]
+    Heartbeat.is_good = is_good  # type: ignore[method-assign]
 
 
 def share_images() -> None:
