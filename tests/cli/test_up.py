@@ -7,6 +7,7 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -52,7 +53,10 @@ def test_it_says_where_everything_is(pair: Installation) -> None:
     log = pair.log.read_text()
     assert f"{pair.url}/v2.1" in log
     assert f"export OS_CLIENT_CONFIG_FILE={pair.directory / 'clouds.yaml'}" in log
-    assert "conductor-2 |" in log
+    until = time.monotonic() + 60  # the API answers before the last conductor has said its first word
+    while "conductor-2 |" not in pair.log.read_text():
+        assert time.monotonic() < until, pair.log.read_text()
+        time.sleep(0.1)
 
 
 def test_clouds_yaml_leads_to_every_service(pair: Installation) -> None:
