@@ -35,6 +35,7 @@ types: setup run-types ## mypy, strict
 .PHONY: run-lint run-types
 run-lint:
 	@$(BIN)/ruff check . $(SCRIPTS) tools/crash tools/record-history
+	@$(BIN)/ruff format --check --quiet . $(SCRIPTS) tools/crash tools/record-history
 	@$(BIN)/lint-imports --no-cache >var/log/lint-imports.log || { cat var/log/lint-imports.log; exit 1; }
 	@tail -n 1 var/log/lint-imports.log
 

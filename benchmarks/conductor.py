@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import measure
+import where
 
 from hullwright.conductor.client import Asker, ConductorClient
 from hullwright.conductor.service import Conductor
@@ -156,11 +157,21 @@ def start_when_idle(db: Database, conf: Any, count: int, image: Image) -> dict[s
     return {"builds": count, "posted to leased p50 ms": p50, "p95 ms": p95, "longest ms": f"{max(waits_ms):.1f}"}
 
 
+def where_it_goes(db: Database, conf: Any, count: int, image: Image, network_id: str) -> list[dict[str, object]]:
+    """What the CPU time of `count` builds with a port each was spent on; the code is marked from then on, and slower for it."""
+    spent = where.Where(db)
+    spent.reset()
+    cpu = time.process_time()
+    run_builds(db, conf, count, image, network_id)
+    return spent.rows(time.process_time() - cpu, count)
+
+
 def main() -> int:
     """Measure each N, without and with a network card, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-n", default="50,500", help="builds; several with commas (default 50,500)")
     parser.add_argument("--idle", type=int, default=50, help="builds that are posted one at a time on an idle conductor (default 50)")
+    parser.add_argument("--where", type=int, default=300, help="builds of which it is told where their CPU time goes (default 300)")
     parser.add_argument("--hosts", type=int, default=10, help="fake hosts (default 10)")
     parser.add_argument("--database", help="SQLAlchemy URL of an empty database (default: SQLite)")
     parser.add_argument("--write", action="store_true", help="replace benchmarks/results/conductor.md by what this run measures")
@@ -186,6 +197,8 @@ def main() -> int:
                 for network in (None, network_id):
                     rows.append(run_builds(db, conf, count, image, network))
                     print(measure.table(rows[-1:]), flush=True)
+            shares = where_it_goes(db, conf, options.where, image, network_id)
+            print(measure.table(shares), flush=True)
         finally:
             conductor.stop()
             serving.join()
@@ -199,6 +212,11 @@ def main() -> int:
         measure.write(RESULTS / "conductor.md", "Builds through one conductor", method, rows)
         method = "`python benchmarks/conductor.py`: builds posted one at a time, 0.2 s after the one before has ended."
         measure.write(RESULTS / "idle.md", "How soon an idle conductor starts a build", method, idle)
+        method = (
+            f"`python benchmarks/conductor.py`: {options.where} builds with a port each, after all others. Reading the clocks takes time "
+            "too: the shares count, the sums are in [conductor](conductor.md)."
+        )
+        measure.write(RESULTS / "where.md", "Where the CPU time of a build goes", method, shares)
     return 0 if all(row["done"] == row["N"] for row in rows) else 1
 
 

@@ -2,10 +2,11 @@
 
     python benchmarks/scheduler.py --hosts 100,1000,10000,100000
 
-`select`: one request after the other on one thread, chosen and claimed, with the default filters and with all there are; beside it a
-plain loop that asks the same of each host in turn, in the same process. `refresh`: the view while claims go on. `herding`: many requests
+`select`: one request after the other on one thread, chosen and claimed, with the default filters and with all there are; the requests of
+the latter ask for something of each filter, where that leaves them more than a few hosts. Beside it a plain loop that asks the same of each
+host in turn, in the same process. `refresh`: the view while claims go on. `herding`: many requests
 at once through several schedulers, each a process of its own as conductors are. `claim`: on a host that holds many instances already.
-Not for: builds; see `conductor.py`.
+Not for: builds; see `conductor.py`. One file because each part needs hosts that are furnished alike.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,28 +36,68 @@ from hullwright.objects.errors import ComputeResourcesUnavailable, NoValidHost
 from hullwright.objects.flavors import Flavor
 from hullwright.objects.hosts import HostFacts
 from hullwright.objects.instances import Instance, RequestSpec
+from hullwright.objects.server_groups import GroupPolicy, ServerGroup
 from hullwright.objects.states import TaskState, VmState
-from hullwright.persistence import allocations, instances, schema
+from hullwright.persistence import aggregates, allocations, instances, schema, server_groups
 from hullwright.persistence.database import Database, now
+from hullwright.persistence.models.groups import aggregate_hosts
+from hullwright.persistence.models.groups import aggregates as aggregate_rows
 from hullwright.persistence.models.hosts import hosts, inventories
 from hullwright.scheduler import filters
 from hullwright.scheduler.claim import claim_first
+from hullwright.scheduler.request import Request
 from hullwright.scheduler.select import Scheduler
 
 RESULTS = Path(__file__).parent / "results"
 FLAVOR = Flavor("bench", "bench", vcpus=1, memory_mb=512, root_gb=1)
-FACTS = HostFacts("h", "QEMU", 7002022, vcpus=64, memory_mb=262144, disk_gb=4000, disk_free_gb=4000)
+FEATURES = (
+    *("3dnowprefetch", "abm", "adx", "aes", "apic", "arat", "avx", "avx2", "bmi1", "bmi2", "clflush", "cmov", "cx16", "cx8", "de", "f16c"),
+    *("fma", "fpu", "fsgsbase", "fxsr", "lahf_lm", "lm", "mca", "mce", "mmx", "movbe", "msr", "mtrr", "nx", "osxsave", "pae", "pat"),
+    *("pclmuldq", "pdpe1gb", "pge", "pni", "popcnt", "pse", "pse36", "rdrand", "rdseed", "rdtscp", "sep", "sha-ni", "smap", "smep", "sse"),
+    *("sse2", "sse4.1", "sse4.2", "sse4a", "ssse3", "svm", "syscall", "tsc", "vme", "xsave", "xsaveopt"),
+)
+FACTS = HostFacts(
+    "h",
+    "QEMU",
+    7002022,
+    vcpus=64,
+    memory_mb=262144,
+    disk_gb=4000,
+    disk_free_gb=4000,
+    cpu_model="EPYC",
+    cpu_features=FEATURES,
+    virt_types=("kvm", "qemu"),
+    machine_types=("pc", "pc-i440fx-7.2", "pc-q35-7.2", "q35"),
+)
+AGGREGATES = 20  # each host is in one of these by its number, and in a second one that has SSDs, or not
+METRICS = {"cpu.percent": -0.1}
+# What a request asks for so that filters have work to do.
+EXTRA_SPECS = {
+    "capabilities:hypervisor_type": "QEMU",
+    "capabilities:cpu_info:features": "<in> avx2",
+    "capabilities:free_ram_mb": ">= 1024",
+    "trait:HW_CPU_X86_AVX2": "required",
+    "trait:CUSTOM_SLOW": "forbidden",
+    "aggregate_instance_extra_specs:ssd": "true",
+}
+HINTS = {
+    "query": '["and", [">=", "$free_ram_mb", 1024], ["=", "$hypervisor_type", "QEMU"]]',
+    "build_near_host_ip": "10.1.2.3",
+    "cidr": "/8",
+}
+TRIED = {"host-000001": "it broke"}
 IMAGE = {"hw_architecture": "x86_64", "img_hv_type": "qemu", "os_distro": "debian"}
 CLAIMS_PER_SECOND = 1000
 
 
-def spec() -> RequestSpec:
-    """One request with an image that says what it needs."""
-    return RequestSpec(str(uuid.uuid4()), "bench", "bench", FLAVOR, "image", image_properties=IMAGE, image_disk_format="qcow2")
+def spec(**more: Any) -> RequestSpec:
+    """One request with an image that says what it needs; `more` of a request's fields."""
+    fields = {"flavor": FLAVOR, "image_properties": IMAGE, **more}
+    return RequestSpec(str(uuid.uuid4()), "bench", "bench", image_id="image", image_disk_format="qcow2", **fields)
 
 
 def furnish(db: Database, count: int, *, equal: bool = False) -> None:
-    """So many hosts, unequally full, one in twenty disabled; or equal and empty ones. Written in bulk."""
+    """So many hosts, unequally full and busy, in aggregates, one in twenty disabled; or equal and empty ones. Written in bulk."""
     luck = random.Random(1)
     told = FACTS.to_dict()
     with db.write() as conn:
@@ -71,7 +113,7 @@ def furnish(db: Database, count: int, *, equal: bool = False) -> None:
                         "uri": "fake:///bench",
                         "driver": "fake",
                         "enabled": equal or luck.random() > 0.05,
-                        "facts": told,
+                        "facts": told if equal else {**told, "host_ip": _address(number), "metrics": {"cpu.percent": number % 100}},
                         "checked_at": now(),
                         "last_seen_at": now(),
                         "created_at": now(),
@@ -89,6 +131,58 @@ def furnish(db: Database, count: int, *, equal: bool = False) -> None:
                     for used in [int(total * share)]
                 ],
             )
+        if not equal:
+            _put_into_aggregates(conn, count)
+
+
+def _address(number: int) -> str:
+    return f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}"
+
+
+def _put_into_aggregates(conn: Any, count: int) -> None:
+    """Aggregates whose metadata the filters look at; they leave about half of the hosts to a request that asks for SSDs."""
+    of_all = {"filter_tenant_id": "bench,other", "instance_type": "bench,small", "os_distro": "debian,fedora"}
+    most = {"max_io_ops_per_host": "100000", "max_instances_per_host": "100000"}
+    for number in range(AGGREGATES):
+        slow = {"trait:CUSTOM_SLOW": "required"} if number == 0 else {}
+        aggregates.set_metadata(conn, aggregates.create(conn, f"rack-{number}").id, {**of_all, **most, **slow})
+    for ssd in ("true", "false"):
+        aggregates.set_metadata(conn, aggregates.create(conn, f"ssd-{ssd}").id, {"ssd": ssd})
+    rows = {row.name: row.id for row in conn.execute(sa.select(aggregate_rows.c.name, aggregate_rows.c.id))}
+    belongs = (
+        (number, name) for number in range(count) for name in (f"rack-{number % AGGREGATES}", f"ssd-{'true' if number % 2 else 'false'}")
+    )
+    members = [{"aggregate_id": rows[name], "host_id": number + 1, "created_at": now()} for number, name in belongs]
+    for start in range(0, len(members), 1000):
+        conn.execute(sa.insert(aggregate_hosts), members[start : start + 1000])
+
+
+def demands(db: Database) -> dict[str, Any]:
+    """What a request says for which nearly every filter has work: a group with ten members, servers to be kept away from, and so on."""
+    group = ServerGroup(str(uuid.uuid4()), "bench", "bench", "bench", GroupPolicy.ANTI_AFFINITY, 100_000, created_at=now())
+    others = [spec() for _ in range(10)]
+    with db.write() as conn:
+        server_groups.create(conn, group)
+        for host_id, each in enumerate(others, 1):
+            begin_build(conn, each, host_id, f"host-{host_id - 1:06}")
+        server_groups.add_members(conn, {each.instance_uuid: group.uuid for each in others})
+    return {
+        "flavor": replace(FLAVOR, extra_specs=EXTRA_SPECS),
+        "image_properties": {**IMAGE, "hw_machine_type": "q35"},
+        "scheduler_hints": {**HINTS, "different_host": [others[0].instance_uuid], "group": group.uuid},
+        "availability_zone": "nova",
+        "ignore_hosts": ("host-000003",),
+    }
+
+
+def at_work(db: Database, conf: Any, asked: RequestSpec, tried: dict[str, str]) -> str:
+    """How many of a scheduler's filters have something to say of a request, and of how many."""
+    scheduler = Scheduler(db, conf)
+    scheduler.refresh()
+    hosts_now = scheduler._snapshot.columns
+    request = Request(asked, asked.resources(), tried, now(), conf, scheduler._relations.read(asked))
+    speaking = [each for each in scheduler._filters if list(each.verdicts(hosts_now, request, hosts_now.all()))]
+    return f"{len(speaking)} of {len(scheduler._filters)}"
 
 
 @contextmanager
@@ -184,6 +278,10 @@ def configured(title: str) -> Any:
     conf = opts.load([])
     if title == "all":
         conf.set_override("enabled_filters", every_filter(conf), "scheduler")
+        conf.set_override("isolated_hosts", ["host-000005"], "scheduler")
+        conf.set_override("max_io_ops_per_host", 100_000, "scheduler")
+        conf.set_override("max_instances_per_host", 100_000, "scheduler")
+        conf.set_override("weight_setting", METRICS, "metrics")
         conf.set_override("num_instances_weight_multiplier", -1.0, "scheduler")
         conf.set_override("image_props_weight_multiplier", 1.0, "scheduler")
     return conf
@@ -191,20 +289,21 @@ def configured(title: str) -> Any:
 
 def measure_select(db: Database, count: int, rounds: int) -> list[dict[str, object]]:
     """Rows for `count` hosts: default filters, all filters, the plain loop."""
-    rows = []
+    rows: list[dict[str, object]] = []
     before = measure.memory_mib([os.getpid()])["rss"]
     for title in ("default", "all"):
         conf = configured(title)
+        more, tried = (demands(db), TRIED) if title == "all" else ({}, {})
         scheduler = Scheduler(db, conf)
         begun = time.perf_counter()
-        scheduler.select(spec(), {})
+        scheduler.select(spec(**more), tried)
         first = time.perf_counter() - begun
         memory = measure.memory_mib([os.getpid()])["rss"] - before
         chosen, whole, busy = [], [], []
         for _ in range(rounds):
-            asked = spec()
+            asked = spec(**more)
             begun, begun_cpu = time.perf_counter(), time.thread_time()
-            selection = scheduler.select(asked, {})
+            selection = scheduler.select(asked, tried)
             middle = time.perf_counter()
             with db.write() as conn:
                 claim_first(conn, selection, asked.resources(), asked.instance_uuid, None)
@@ -214,7 +313,8 @@ def measure_select(db: Database, count: int, rounds: int) -> list[dict[str, obje
         rows.append(
             {
                 "hosts": count,
-                "filters": f"{title} ({len(conf.scheduler.enabled_filters)})",
+                "filters": title,
+                "filters at work": at_work(db, conf, spec(**more), tried),
                 "select p50 ms": _ms(chosen, 50),
                 "select p99 ms": _ms(chosen, 99),
                 "with claim p50 ms": _ms(whole, 50),
@@ -230,7 +330,9 @@ def measure_select(db: Database, count: int, rounds: int) -> list[dict[str, obje
         begun = time.perf_counter()
         assert plain_select(plain, asked)
         times.append(time.perf_counter() - begun)
-    rows.append({"hosts": count, "filters": "a plain loop", "select p50 ms": _ms(times, 50), "select p99 ms": _ms(times, 99)})
+    rows.append(
+        {"hosts": count, "filters": "a plain loop", "filters at work": "", "select p50 ms": _ms(times, 50), "select p99 ms": _ms(times, 99)}
+    )
     print(measure.table(rows[-1:]), flush=True)
     return rows
 

@@ -12,6 +12,7 @@ import pytest
 
 import hullwright.persistence.models  # noqa: F401  (fills the metadata)
 from hullwright.conf import opts
+from hullwright.drivers import fake_journal
 from hullwright.persistence.database import Database
 from hullwright.persistence.models import metadata
 
@@ -19,6 +20,13 @@ _here = Path(__file__).parent
 # They import each other, in any order: all are rewritten, whoever comes first.
 pytest.register_assert_rewrite("support")
 pytest_plugins = [f"support.{path.stem}" for path in sorted((_here / "support").glob("[!_]*.py"))]
+
+
+@pytest.fixture(autouse=True)
+def _no_open_journals(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Thousands of fake hosts come and go in one process of tests."""
+    yield
+    fake_journal.close_all(tmp_path_factory.getbasetemp())
 
 
 def _create_tables(url: str) -> None:

@@ -181,9 +181,7 @@ def test_a_question_that_nobody_answers_is_503_in_time(sqlite_api: Api, small_wo
     assert (answer.status, answer.fault[0]) == (503, "serviceUnavailable")
 
 
-@pytest.mark.parametrize(
-    ("lines", "expected"), [(None, "a\nb\nc\n"), (0, ""), (1, "c\n"), (2, "b\nc\n"), (9, "a\nb\nc\n")]
-)
+@pytest.mark.parametrize(("lines", "expected"), [(None, "a\nb\nc\n"), (0, ""), (1, "c\n"), (2, "b\nc\n"), (9, "a\nb\nc\n")])
 def test_the_tail_of_a_log_is_counted_in_lines(lines: int | None, expected: str) -> None:
     assert tail("a\nb\nc\n", lines) == expected
     assert tail("a\nb", 1) == "b"

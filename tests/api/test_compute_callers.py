@@ -98,9 +98,7 @@ def test_a_member_sees_the_projects_servers_only_and_no_hosts(keystone_api: Api,
         ("GET", "/limits?tenant_id=other", None),
     ],
 )
-def test_what_is_an_administrators_is_403_for_a_member(
-    keystone_api: Api, small_world: World, method: str, path: str, body: Any
-) -> None:
+def test_what_is_an_administrators_is_403_for_a_member(keystone_api: Api, small_world: World, method: str, path: str, body: Any) -> None:
     answer = keystone_api.ask(method, path, body, headers=MEMBER)
     assert (answer.status, answer.fault[0]) == (403, "forbidden")
     assert keystone_api.ask(method, path, body, headers=ADMIN).status < 300

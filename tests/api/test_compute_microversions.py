@@ -62,9 +62,7 @@ def test_errors_tell_version_and_request_id_too(sqlite_api: Api) -> None:
         ("2.x", 400, "badRequest", "API Version String 2.x is of invalid format. Must be of format MajorNum.MinorNum."),
     ],
 )
-def test_a_bad_version_is_told_in_the_words_that_clients_know(
-    sqlite_api: Api, version: str, status: int, name: str, message: str
-) -> None:
+def test_a_bad_version_is_told_in_the_words_that_clients_know(sqlite_api: Api, version: str, status: int, name: str, message: str) -> None:
     answer = sqlite_api.get("/servers", version=version)
     assert answer.status == status
     assert answer.fault == (name, message)

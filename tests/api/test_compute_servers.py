@@ -52,9 +52,7 @@ def test_a_server_has_the_fields_of_its_version_and_no_others(sqlite_api: Api, s
     server = sqlite_api.get(f"/servers/{uuid}", version=f"2.{minor}").json["server"]
     assert set(server) == expected
     assert set(server["flavor"]) == (
-        {"id", "links"}
-        if minor < 47
-        else {"vcpus", "ram", "disk", "ephemeral", "swap", "original_name", "extra_specs"}
+        {"id", "links"} if minor < 47 else {"vcpus", "ram", "disk", "ephemeral", "swap", "original_name", "extra_specs"}
     )
     assert ("properties" in server["image"]) == (minor >= 98)
     [listed] = sqlite_api.get("/servers/detail", version=f"2.{minor}").json["servers"]
@@ -252,7 +250,8 @@ def test_lists_are_sorted_as_asked(api: Api, five: list[str]) -> None:
         ("?tags=al", ""),
         ("?locked=True", ""),
         ("?power_state=1", "c"),
-        ("?config_drive=false", "edcba"),
+        ("?config_drive=true", "edcba"),
+        ("?config_drive=false", ""),
         ("?metadata=" + quote('{"n": "e"}'), "e"),
         ("?hostname=d", "d"),
         ("?all_tenants=1", "edcba"),

@@ -137,6 +137,7 @@ def test_a_build_tells_its_attempts_steps_undos_reasons_and_bytes(api: testing.T
     assert (spawn["state"], spawn["error"]["error"], spawn["undo"]) == ("FAILURE", "HostDiskFull", None)
     assert second["placement"] is None
     assert (found["current_step"]["name"], found["current_step"]["attempt"], found["current_step"]["resumed"]) == ("fetch_image", 2, 1)
+    assert found["current_step"]["limit_seconds"] == 600.0
     assert [(each["done"], each["percent"]) for each in found["step_progress"]] == [(25, 25)]
     assert [step["name"] for step in found["steps"]] == ["guard"]
     assert found["deadline"] == "1970-01-01T02:30:00.000000Z"
@@ -190,6 +191,10 @@ def test_a_build_that_waits_for_room_tells_its_place(
     assert shown["events"][-1]["result"] == {"reason": "0 of 1 host fit: host-1 is full.", "until": "1970-01-01T01:16:40.000000Z"}
     users = member_api.simulate_get(f"/v1/builds/{first.job}").json["build"]
     assert users["events"][-1]["result"] == {"reason": None, "until": "1970-01-01T01:16:40.000000Z"}
+    second.tell((1, "select_host", "WAITING"), result={"reason": "Others are first.", "until": 4600.0, "is_for_users": True})
+    for caller in (api, member_api):
+        told = caller.simulate_get(f"/v1/builds/{second.job}").json["build"]["events"][-1]["result"]
+        assert told == {"reason": "Others are first.", "until": "1970-01-01T01:16:40.000000Z"}
     assert api.simulate_get(f"/v1/builds/{other.job}").json["build"]["waiting"] is None
     first.tell((1, "select_host", "RESUMED"), state="running", waits_for="the same", not_before=0.0)
     looking = api.simulate_get(f"/v1/builds/{first.job}").json["build"]

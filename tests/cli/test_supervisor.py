@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import os
+import selectors
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -28,6 +30,20 @@ DEAF = "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nprin
 def python(name: str, program: str) -> Child:
     """A child that runs a program."""
     return Child(name, [sys.executable, "-c", program])
+
+
+def test_output_that_is_told_after_the_end_of_its_child_in_one_batch_harms_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    script = Script((lambda out: "last words" in out, lambda it: it._stop(signal.SIGTERM, None)))
+    inner = selectors.DefaultSelector.select
+
+    def ends_first(selector: selectors.BaseSelector, timeout: float | None = None) -> list[Any]:
+        time.sleep(0.3)  # both are there by now
+        found = inner(selector, timeout)  # type: ignore[arg-type]
+        return sorted(found, key=lambda event: event[0].data is None or event[0].data[1] != "end")
+
+    monkeypatch.setattr(selectors.DefaultSelector, "select", ends_first)
+    _, out = script.run(python("short", "print('last words')"))
+    assert "short ended with exit code 0" in out
 
 
 class Script:

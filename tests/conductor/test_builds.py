@@ -7,27 +7,17 @@ import orjson
 import pytest
 
 from hullwright.drivers.virt.fake.driver import FakeDriver
-from hullwright.objects.errors import JobUnloadable
+from hullwright.objects.errors import ImageInUse, JobUnloadable
 from hullwright.objects.guests import GuestSpec
+from hullwright.objects.hosts import HostRef
 from hullwright.objects.states import AttemptState, JobState, VmState
-from hullwright.persistence import allocations, attempts, events, faults, hosts, jobs, volumes
-from hullwright.persistence.models.jobs import flows as flows_table
+from hullwright.persistence import allocations, events, faults, hosts, images, jobs, volumes
 from support.house import House
-
-
-def _job(house: House, instance: str, kind: str = "build_instance") -> Any:
-    with house.db.read() as connection:
-        return jobs.latest(connection, instance, kind)
-
-
-def _attempts(house: House, instance: str) -> Any:
-    with house.db.read() as connection:
-        return attempts.list_for(connection, _job(house, instance).uuid)
 
 
 def _events(house: House, instance: str) -> Any:
     with house.db.read() as connection:
-        return events.list_since(connection, _job(house, instance).uuid)
+        return events.list_since(connection, house.build_of(instance).uuid)
 
 
 def _used(house: House) -> int:
@@ -40,8 +30,6 @@ def _guests(house: House, *names: str) -> list[str]:
     drivers = house.drivers()
     with house.db.read() as connection:
         refs = [hosts.get(connection, name) for name in names]
-    from hullwright.objects.hosts import HostRef
-
     for host in refs:
         found += [guest.uuid for guest in drivers.virt(HostRef(host.name, host.uri, host.driver)).guests()]
     drivers.close()
@@ -61,7 +49,7 @@ def test_a_build_ends_active_with_one_guest_and_one_claim(house_on_each: House) 
     with house.db.read() as connection:
         held = allocations.held_by(connection, uuid)
     assert held is not None
-    assert _job(house, uuid).state == JobState.DONE
+    assert house.build_of(uuid).state == JobState.DONE
 
 
 def test_history_has_no_gaps_and_every_success_was_preceded_by_running(house_on_each: House) -> None:
@@ -93,9 +81,9 @@ def test_a_failing_host_is_undone_and_the_build_lands_on_another(house_on_each: 
     assert {house.get(uuid).host for uuid in uuids} == {"h2"}
     assert _guests(house, "h1") == []
     assert sorted(_guests(house, "h2")) == sorted(uuids)
-    moved = [uuid for uuid in uuids if len(_attempts(house, uuid)) == 2]
+    moved = [uuid for uuid in uuids if len(house.attempts_of(uuid)) == 2]
     assert moved
-    first, second = _attempts(house, moved[0])
+    first, second = house.attempts_of(moved[0])
     assert (first.state, first.host, first.step, first.error) == (AttemptState.FAILED, "h1", "spawn", "HypervisorError")
     assert "no QEMU here" in first.reason
     assert (second.state, second.host) == (AttemptState.SUCCEEDED, "h2")
@@ -118,14 +106,14 @@ def test_all_attempts_failing_gives_a_fault_that_tells_each_in_order_and_leaves_
     with house.db.read() as connection:
         fault = faults.latest(connection, uuid)
     assert fault is not None
-    made = _attempts(house, uuid)
+    made = house.attempts_of(uuid)
     assert len(made) == 3
     places = [fault.details.index(f"Attempt {a.number} on host {a.host} failed at spawn") for a in made]
     assert places == sorted(places)
     assert all(f"broken {a.host}" in fault.details for a in made)
     assert fault.message.startswith("Exceeded maximum number of retries.")
     assert (_used(house), _guests(house, "h1", "h2", "h3", "h4")) == (0, [])
-    assert _job(house, uuid).state == JobState.REVERTED
+    assert house.build_of(uuid).state == JobState.REVERTED
 
 
 def test_an_error_that_no_host_would_mend_ends_the_build_at_once(house: House) -> None:
@@ -137,7 +125,7 @@ def test_an_error_that_no_host_would_mend_ends_the_build_at_once(house: House) -
         (uuid,) = house.create()
         house.rest()
     assert house.get(uuid).vm_state == VmState.ERROR
-    assert [a.error for a in _attempts(house, uuid)] == ["ImageUnacceptable"]
+    assert [a.error for a in house.attempts_of(uuid)] == ["ImageUnacceptable"]
     with house.db.read() as connection:
         fault = faults.latest(connection, uuid)
         failed = [host.failed_builds for host in hosts.list_all(connection)]
@@ -161,7 +149,7 @@ def test_no_room_tells_users_counts_and_advice_and_admins_names(house_on_each: H
         "The largest of these hosts has 388 MB memory: ask for less, or have a larger one added."
     )
     assert "h1: 512 MB memory asked, 188 free of 188 (188 x 1); h2: 512 MB memory asked, 388 free of 388 (388 x 1)." in fault.details
-    (made,) = _attempts(house, uuid)
+    (made,) = house.attempts_of(uuid)
     assert made.report["considered"] == 2
 
 
@@ -198,7 +186,7 @@ def test_delete_of_a_build_that_nobody_drives_yet_needs_no_build(house: House) -
     with house.conductor():
         house.rest()
     assert house.get(uuid).vm_state == VmState.DELETED
-    assert _job(house, uuid).state == JobState.CANCELLED
+    assert house.build_of(uuid).state == JobState.CANCELLED
     assert _events(house, uuid) == []
 
 
@@ -247,26 +235,13 @@ def test_a_delete_that_fails_is_tried_until_it_ends(house: House) -> None:
     assert _guests(house, "h1") == []
 
 
-def test_a_job_posted_on_an_idle_conductor_starts_at_once(house_on_each: House) -> None:
-    house = house_on_each
-    house.conf.set_override("poll_interval", 30.0, "conductor")
-    house.add_host("h1")
-    with house.conductor():
-        time.sleep(0.5)
-        (uuid,) = house.create()
-        house.wait(lambda: house.get(uuid).vm_state == VmState.ACTIVE, 10)
-    job = _job(house, uuid)
-    # Without the wake-up it would be 30 s; how few milliseconds it is, a benchmark tells.
-    assert job.started_at - job.created_at < 5
-
-
 def test_stopping_lets_the_step_under_way_end_and_hands_the_rest_back(house: House) -> None:
     house.add_host("h1")
     house.faults("h1", {"operation": "spawn", "delay": 0.6})
     with house.conductor():
         (uuid,) = house.create()
         house.wait(lambda: house.get(uuid).task_state == "spawning")
-    job = _job(house, uuid)
+    job = house.build_of(uuid)
     assert (job.state, job.owner, job.leases) == (JobState.QUEUED, None, 0)
     assert _guests(house, "h1") == [uuid]
     with house.conductor():
@@ -276,18 +251,10 @@ def test_stopping_lets_the_step_under_way_end_and_hands_the_rest_back(house: Hou
 
 
 def test_a_flow_that_this_code_does_not_know_is_parked_with_its_evidence(house: House) -> None:
-    house.add_host("h1")
-    house.faults("h1", {"operation": "spawn", "delay": 0.4})
+    uuid = house.create_by_version(99)
     with house.conductor():
-        (uuid,) = house.create()
-        house.wait(lambda: house.get(uuid).task_state == "spawning")
-    with house.db.write() as connection:
-        connection.execute(
-            flows_table.update().values(meta={"factory": {"name": "hullwright.flows.build.build_instance_v99", "args": [], "kwargs": {}}})
-        )
-    with house.conductor():
-        house.wait(lambda: _job(house, uuid).state == JobState.STUCK)
-    assert "build_instance_v99" in _job(house, uuid).error
+        house.wait(lambda: house.build_of(uuid).state == JobState.STUCK)
+    assert "build_instance_v99" in str(house.build_of(uuid).error)
     assert JobUnloadable.hint
 
 
@@ -309,9 +276,10 @@ def test_a_job_that_keeps_crashing_its_conductor_is_parked(house: House) -> None
         connection.exec_driver_sql("UPDATE jobs SET leases = 3")
     with house.conductor():
         house.rest()
-    job = _job(house, uuid)
+    job = house.build_of(uuid)
     assert job.state == JobState.STUCK
     assert "leased 4 times" in job.error
+    assert "it never began a step" in job.error
 
 
 def test_the_parallel_engine_builds_the_same(house: House) -> None:
@@ -331,9 +299,9 @@ def test_a_guest_and_its_record_are_in_the_zone_of_the_host_that_it_came_to(hous
     spawned: list[GuestSpec] = []
     really_spawn = FakeDriver.spawn
 
-    def spawn(driver: FakeDriver, guest: GuestSpec) -> None:
+    def spawn(driver: FakeDriver, guest: GuestSpec, *told: Any) -> None:
         spawned.append(guest)
-        really_spawn(driver, guest)
+        really_spawn(driver, guest, *told)
 
     monkeypatch.setattr(FakeDriver, "spawn", spawn)
     house.add_host("h1", vcpus=2000)
@@ -372,3 +340,56 @@ def test_attachments_tell_the_names_that_the_guest_gives_its_volumes(house_on_ea
     with house.db.read() as connection:
         found = {attachment.id: attachment.device for attachment in volumes.of_instance(connection, uuid)}
     assert [found[device.attachment_id] for device in devices] == ["/dev/vdb", "/dev/vdc", "/dev/vdd"]
+
+
+def test_a_build_goes_to_the_host_that_has_its_volume_though_others_have_more_room(house_on_each: House) -> None:
+    house = house_on_each
+    house.add_host("h0")
+    for number in range(1, 6):  # more than a build has attempts
+        house.add_host(f"h{number}", memory_mb=8_000_000)
+    blank = house.request_volume(source_type="blank", size_gb=1)
+    with house.conductor():
+        (first,) = house.create(block_devices=(blank,), force_host="h0")
+        house.rest()
+        house.delete(first)
+        house.rest()
+        with house.db.read() as connection:
+            kept = volumes.get(connection, blank.volume_id)
+        assert (kept.status, kept.host) == ("available", "h0")
+        (lost,) = house.create(block_devices=(house.request_volume(volume_id=kept.id),))
+        house.rest()
+        (found,) = house.create(block_devices=(house.request_volume(volume_id=kept.id),), volume_host=kept.host)
+        house.rest()
+    assert house.get(lost).vm_state == VmState.ERROR, "what comes of it when the request does not say"
+    assert [attempt.error for attempt in house.attempts_of(lost)] == ["VolumeElsewhere"] * 3
+    assert (house.get(found).vm_state, house.get(found).host) == (VmState.ACTIVE, "h0")
+
+
+def test_a_build_whose_image_has_vanished_is_tried_nowhere_else(house: House) -> None:
+    for name in ("h1", "h2", "h3"):
+        house.add_host(name)
+    image_id = house.add_image()
+    with house.conductor():
+        (uuid,) = house.create(image_id=image_id, image_properties={"kernel_id": "1b0b7a9e-8d6c-4f6a-9c55-000000000000"})
+        house.rest()
+    [attempt] = house.attempts_of(uuid)
+    assert (attempt.state, attempt.step, attempt.error) == (AttemptState.FAILED, "fetch_image", "ImageNotFound")
+    with house.db.read() as connection:
+        assert all(host.failed_builds == 0 for host in hosts.list_all(connection))
+
+
+@pytest.mark.parametrize("role", ["kernel_id", "ramdisk_id"])
+def test_a_kernel_or_ramdisk_cannot_be_deleted_while_a_build_needs_it(house_on_each: House, role: str) -> None:
+    house = house_on_each
+    house.add_host("h1")
+    image_id, part, other = (house.add_image() for _ in range(3))
+    (uuid,) = house.create(image_id=image_id, image_properties={role: part, "base_image": other})
+    with pytest.raises(ImageInUse), house.db.write() as connection:
+        images.delete(connection, part)
+    with house.db.write() as connection:
+        images.delete(connection, other)
+    with house.conductor():
+        house.rest()
+    assert house.get(uuid).vm_state == VmState.ACTIVE
+    with house.db.write() as connection:
+        images.delete(connection, part)

@@ -7,8 +7,13 @@ from typing import Any
 import pytest
 
 from hullwright.conductor.client import QueryFailed
+from hullwright.drivers.virt.fake.driver import FakeDriver
+from hullwright.drivers.volume.local.driver import LocalVolumeDriver
+from hullwright.objects.guests import GuestSpec
+from hullwright.objects.hosts import HostRef
 from hullwright.objects.states import AttemptState, JobState, VmState
-from hullwright.persistence import attempts, faults, jobs
+from hullwright.objects.volumes import Volume
+from hullwright.persistence import faults, jobs
 from support import invariants
 from support.house import House
 
@@ -19,13 +24,6 @@ def impatient(tmp_path: Path) -> Any:
     made = House(tmp_path, conductor={"step_timeout": 0.5, "step_timeouts": {}, "poll_interval": 0.1})
     yield made
     made.close()
-
-
-def _attempts(house: House, instance: str) -> Any:
-    with house.db.read() as connection:
-        job = jobs.latest(connection, instance, "build_instance")
-        assert job is not None
-        return attempts.list_for(connection, job.uuid)
 
 
 def _hang(house: House, host: str, operation: str, **more: Any) -> None:
@@ -43,7 +41,7 @@ def test_a_build_leaves_a_host_whose_call_never_comes_back(impatient: House, ope
         (uuid,) = house.create(image_id=image)
         house.wait(lambda: house.get(uuid).vm_state == VmState.ACTIVE)
         assert house.get(uuid).host == "h2"
-        first, second = _attempts(house, uuid)
+        first, second = house.attempts_of(uuid)
         assert (first.host, first.state, first.error) == ("h1", AttemptState.FAILED, "HypervisorTimeout")
         assert "did not answer within" in first.reason
         assert second.host == "h2"
@@ -116,7 +114,53 @@ def test_a_step_that_shows_progress_may_take_longer_than_its_limit(impatient: Ho
         (uuid,) = house.create(image_id=image)
         house.rest()
         assert time.monotonic() - began > 0.8
-    assert [attempt.state for attempt in _attempts(house, uuid)] == [AttemptState.SUCCEEDED]
+    assert [attempt.state for attempt in house.attempts_of(uuid)] == [AttemptState.SUCCEEDED]
+
+
+def test_progress_on_the_next_host_counts_from_its_own_beginning(impatient: House) -> None:
+    house = impatient
+    house.add_host("h1", memory_mb=3_000_000)
+    house.add_host("h2")
+    house.faults("h1", {"operation": "ensure_image", "when": "after", "error": "HypervisorError"})  # having sent all of it
+    house.faults("h2", {"operation": "ensure_image", "when": "during", "delay": 0.2})
+    with house.conductor():
+        (uuid,) = house.create(image_id=house.add_image(size_bytes=6 << 20))
+        house.rest()
+    assert [(attempt.host, attempt.state) for attempt in house.attempts_of(uuid)] == [
+        ("h1", AttemptState.FAILED),
+        ("h2", AttemptState.SUCCEEDED),
+    ]
+
+
+@pytest.mark.parametrize("step", ["connect_volumes", "spawn"])
+def test_volumes_and_disks_that_are_being_filled_show_progress(impatient: House, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    """Two volumes, or a copied disk, for which a second is needed each and half of one is allowed without progress."""
+    house = impatient
+    house.add_host("h1")
+    fill, spawn = LocalVolumeDriver._make_bytes, FakeDriver.spawn
+
+    def slowly(progress: Any) -> None:
+        for done in range(1, 6):
+            time.sleep(0.2)
+            progress(done, 5)
+
+    def fill_slowly(driver: LocalVolumeDriver, host: HostRef, volume: Volume, progress: Any) -> Any:
+        slowly(progress)
+        return fill(driver, host, volume, progress)
+
+    def spawn_slowly(driver: FakeDriver, guest: GuestSpec, progress: Any) -> None:
+        slowly(progress)
+        spawn(driver, guest, progress)
+
+    if step == "spawn":
+        monkeypatch.setattr(FakeDriver, "spawn", spawn_slowly)
+    else:
+        monkeypatch.setattr(LocalVolumeDriver, "_make_bytes", fill_slowly)
+    devices = tuple(house.request_volume(source_type="blank", size_gb=1) for _ in range(2))
+    with house.conductor():
+        (uuid,) = house.create(block_devices=devices)
+        house.rest()
+    assert [attempt.state for attempt in house.attempts_of(uuid)] == [AttemptState.SUCCEEDED]
 
 
 def test_a_question_to_a_host_that_hangs_is_answered_with_the_cause(impatient: House) -> None:

@@ -290,3 +290,32 @@ def test_a_driver_that_blows_up_or_a_host_removed_meanwhile_does_not_end_the_mon
     assert get(sqlite_db, "a").error == "ValueError: unexpected"
     with pytest.raises(HostNotFound):
         get(sqlite_db, "c")
+
+
+def test_a_monitor_that_stumbles_over_anything_goes_on_and_one_answer_that_cannot_be_noted_spoils_no_other(sqlite_db, quick, monkeypatch):
+    register(sqlite_db, "h1", "h2")
+    real_due, real_record, stumbled = hosts.next_check_due, hosts.record_facts, []
+
+    def next_check_due(conn):
+        if not stumbled:
+            stumbled.append(1)
+            raise RuntimeError("unforeseen")
+        return real_due(conn)
+
+    def record_facts(conn, name, *rest):
+        if name == "h1":
+            raise ValueError("what no column holds")
+        real_record(conn, name, *rest)
+
+    monkeypatch.setattr(hosts, "next_check_due", next_check_due)
+    monkeypatch.setattr(hosts, "record_facts", record_facts)
+    hypervisors = Hypervisors()
+    gate = hypervisors.gates["h1"] = hypervisors.gates["h2"] = threading.Event()
+    monitor = HostMonitor(sqlite_db, quick, hypervisors)
+    monitor.start()
+    try:
+        eventually(lambda: set(hypervisors.asked) == {"h1", "h2"})
+        gate.set()
+        eventually(lambda: get(sqlite_db, "h2").facts is not None and hypervisors.asked["h1"] > 1)
+    finally:
+        monitor.stop()

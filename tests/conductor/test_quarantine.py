@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 
 from hullwright.cli.main import main
+from hullwright.drivers.virt.fake.driver import FakeDriver
 from hullwright.flows.build import build_instance_v1
 from hullwright.flows.host_failures import STEPS_ON_HOST
+from hullwright.objects.guests import GuestSpec
 from hullwright.objects.hosts import Host
 from hullwright.objects.networks import Network, Subnet
 from hullwright.objects.states import VmState
-from hullwright.persistence import attempts, hosts, jobs, networks
+from hullwright.persistence import hosts, networks
 from hullwright.persistence.database import now
 from hullwright.persistence.models.hosts import hosts as hosts_table
 from support.house import House
@@ -49,15 +51,8 @@ def _host(house: House, name: str = "bad") -> Host:
         return hosts.get(connection, name)
 
 
-def _attempts(house: House, instance: str) -> Any:
-    with house.db.read() as connection:
-        job = jobs.latest(connection, instance, "build_instance")
-        assert job is not None
-        return attempts.list_for(connection, job.uuid)
-
-
 def _tried(house: House, instance: str) -> list[str]:
-    return [attempt.host for attempt in _attempts(house, instance)]
+    return [attempt.host for attempt in house.attempts_of(instance)]
 
 
 def _build(house: House, **fields: Any) -> str:
@@ -90,7 +85,7 @@ def test_a_host_that_always_fails_is_quarantined_and_gets_no_more_builds_while_o
     assert host.quarantine_reason.startswith("3 builds in a row failed at spawn; the last one: ")
     assert "no QEMU here" in host.quarantine_reason
     assert len([record for record in caplog.records if "goes into quarantine" in record.getMessage()]) == 1
-    (rejection,) = _attempts(house, built[-1])[0].report["rejections"]
+    (rejection,) = house.attempts_of(built[-1])[0].report["rejections"]
     assert (rejection["reason"], rejection["count"]) == ("in quarantine after failed builds", 1)
     assert "no QEMU here" not in rejection["reason"]
     assert "no QEMU here" in rejection["details"][0], "an administrator reads why"
@@ -123,12 +118,39 @@ def test_builds_that_fail_at_different_steps_do_not_quarantine(house: House) -> 
     assert host.quarantined_at is None
 
 
-@pytest.mark.parametrize("error", ["ImageUnacceptable", "NoMoreFixedIps", "VolumeError", "ImageCorrupt", "PortNotFound"])
+@pytest.mark.parametrize(
+    "error",
+    [
+        "ImageUnacceptable",
+        "NoMoreFixedIps",
+        "VolumeError",
+        "ImageCorrupt",
+        "PortNotFound",
+        "ImageNotFound",
+        "GuestRefused",
+        "NetworkRefused",
+    ],
+)
 def test_what_is_the_builds_own_fault_never_counts(house: House, error: str) -> None:
     house.faults("bad", BROKEN | {"error": error})
     with house.conductor():
         built = [_build(house) for _ in range(THRESHOLD + 1)]
     assert [_tried(house, each)[0] for each in built] == ["bad"] * (THRESHOLD + 1)
+    assert (_host(house).failed_builds, _host(house).quarantined_at) == (0, None)
+
+
+def test_an_error_of_our_own_code_is_rescheduled_and_never_counts(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    really_spawn = FakeDriver.spawn
+
+    def spawn(driver: FakeDriver, guest: GuestSpec, *told: Any) -> None:
+        if driver.host.name == "bad":
+            raise KeyError("no such thing")
+        really_spawn(driver, guest, *told)
+
+    monkeypatch.setattr(FakeDriver, "spawn", spawn)
+    with house.conductor():
+        built = [_build(house) for _ in range(THRESHOLD + 1)]
+    assert [_tried(house, each) for each in built] == [["bad", "good"]] * (THRESHOLD + 1)
     assert (_host(house).failed_builds, _host(house).quarantined_at) == (0, None)
 
 
@@ -217,7 +239,7 @@ def test_with_every_host_in_quarantine_the_user_is_told_without_names(house: Hou
         _break(house)
         failed = _build(house)
     assert house.get(failed).vm_state == VmState.ERROR
-    report = _attempts(house, failed)[-1].report
+    report = house.attempts_of(failed)[-1].report
     assert {rejection["reason"] for rejection in report["rejections"]} == {"in quarantine after failed builds"}
 
 

@@ -261,3 +261,25 @@ def test_releasing_goes_on_when_a_silent_host_answers_again(
     make().release(instance)
     assert store.volumes == {}
     assert host.volume_files() == set()
+
+
+@pytest.mark.parametrize("record", ["deleted", "elsewhere", "made nowhere", "shared", "here", "another's"])
+def test_cleaning_takes_only_bytes_that_are_on_no_record_here(
+    host: HostUnderTest, make: MakeDriver, store: MemoryVolumeStore, conf: Any, record: str
+) -> None:
+    wanted = blank()
+    instance = reserved(make, wanted)
+    make().connect(host.ref, instance)
+    assert make().on_host(host.ref) == [wanted.volume_id]
+    match record:
+        case "deleted":
+            store.volumes.clear()
+            store.attachments.clear()
+        case "elsewhere" | "shared":
+            store.place(wanted.volume_id, "elsewhere", wanted.attachment_id)
+            conf.set_override("shared", record == "shared", group="volume")
+        case "made nowhere" | "another's":
+            store.place(wanted.volume_id, None, None)
+    whose = None if record == "another's" else instance
+    make().clean(host.ref, [wanted.volume_id], instance_uuid=whose)
+    assert make().on_host(host.ref) == ([] if record in ("deleted", "elsewhere", "made nowhere") else [wanted.volume_id])

@@ -102,7 +102,7 @@ class Template:
         finally:
             house.close()
             self.databases.furnished(self._database)
-            _forget(self.directory)
+            fake_journal.close_all(self.directory)
             shutil.rmtree(self.directory / "run", ignore_errors=True)
 
     def _house(self, directory: Path, url: str | None, trouble: Trouble, at: int) -> House:
@@ -122,7 +122,7 @@ class Template:
     def drop(self, house: House) -> None:
         """Leave nothing of a copy."""
         house.close()
-        _forget(house.directory)
+        fake_journal.close_all(house.directory)
         shutil.rmtree(house.directory, ignore_errors=True)
         self.databases.drop(house.db.url)
 
@@ -156,14 +156,6 @@ class Template:
         """At which boundaries of a plain run a trouble can be."""
         lines = [line.split("\t") for line in self.plain]
         return [int(number) for number, what, where in lines if trouble.can_be_at(what, where)]
-
-
-def _forget(directory: Path) -> None:
-    """Close what this process has open of a house's fake hosts."""
-    for key in [key for key in fake_journal._opened if directory in key[1].parents]:
-        journal = fake_journal._opened.pop(key)
-        if journal._descriptor >= 0:
-            os.close(journal._descriptor)
 
 
 def run(template: Template, case: Case, *, undisturbed: bool = False, look: Callable[[House, Facts], Any] | None = None) -> Outcome:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import json
 import logging
 import os
@@ -12,6 +13,7 @@ from typing import Any
 from hullwright.conductor.client import Asker, ConductorClient
 from hullwright.conf import database as database_options
 from hullwright.conf import opts
+from hullwright.objects.errors import InstanceNotFound
 from hullwright.persistence.database import Database
 from hullwright.persistence.wakeup import Wakeup
 
@@ -19,13 +21,24 @@ _ASKER = Asker(request_id="req-act", project_id="p", user_id="u")
 
 
 def delete(overrides: dict[str, dict[str, Any]], instance_uuid: str) -> None:
-    """Post a delete, as another process would: with a database connection of its own."""
+    """Post a delete twice at once, as two other processes would: each with a database connection of its own."""
+    with concurrent.futures.ThreadPoolExecutor(2, thread_name_prefix="user-") as users:
+        posted = [users.submit(_delete, overrides, instance_uuid) for _ in range(2)]
+    jobs = [future.result() for future in posted]
+    assert sum(job is not None for job in jobs) == 1, f"one delete is posted, not {jobs}"
+
+
+def _delete(overrides: dict[str, dict[str, Any]], instance_uuid: str) -> str | None:
     conf = opts.load([], overrides)
     db = Database(database_options.url(conf))
     wakeup = Wakeup(db, conf.state_path)
-    ConductorClient(db, conf, wakeup).delete_server(instance_uuid, _ASKER)
-    wakeup.close()
-    db.close()
+    try:
+        return ConductorClient(db, conf, wakeup).delete_server(instance_uuid, _ASKER)
+    except InstanceNotFound:  # the other one's has been done already
+        return None
+    finally:
+        wakeup.close()
+        db.close()
 
 
 def ask_api(overrides: dict[str, dict[str, Any]], preamble: str, log: str, request: dict[str, Any], answer: str) -> None:

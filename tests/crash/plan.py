@@ -38,6 +38,7 @@ class Row:
     tried: int = 0  # of the boundaries
     survived: int = 0  # of those tried: the process met its trouble there, and nothing was wrong
     pairs: int = 0  # survived
+    missed: int = 0  # cases, pairs too, in which a process never came to where it was to meet its trouble
     seconds: float = 0.0  # of all its cases
     failures: list[Outcome] = field(default_factory=list)
 
@@ -173,6 +174,7 @@ class Plan:
             row.failures.append(outcome)
             self._tell(f"  {outcome.case.command}\n    {outcome.error}")
         elif outcome.met < len(outcome.case.at):
+            row.missed += 1
             self._tell(f"  {outcome.case.command}: the process never came there")
         elif len(outcome.case.at) == 1:
             row.survived += 1
@@ -180,7 +182,7 @@ class Plan:
             row.pairs += 1
 
     def _say(self, row: Row) -> None:
-        told = f"{row.boundaries} boundaries ({row.in_undo} in undo), {row.survived} of {row.tried} survived"
+        told = f"{row.boundaries} boundaries ({row.in_undo} in undo), {row.survived} of {row.tried} survived, {row.missed} never come to"
         self._tell(f"{row.trouble:10} {row.name:16} {told}, {len(row.failures)} failures, {row.seconds:.0f} s")
 
 

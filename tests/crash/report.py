@@ -15,9 +15,10 @@ _OUTAGES = {"locked": "SQLite locked", "terminated": "PostgreSQL cut off", "stop
 
 def tables(rows: Sequence[Row], *, seed: object, workers: int, seconds: float) -> str:
     """Markdown: a table for each kind of trouble that there are rows of."""
-    of = {trouble: [row for row in rows if row.trouble == trouble] for trouble in ("kill", "stall", "hang", *_OUTAGES)}
+    of = {trouble: [row for row in rows if row.trouble == trouble] for trouble in ("kill", "delete", "stall", "hang", *_OUTAGES)}
     parts = [
         _part("Kills", ("boundaries K", "of them in undo", "kills survived", "pairs survived"), of["kill"], _kills),
+        _part("Deletes of which nobody dies", ("boundaries K", "of them in undo", "deletes that won"), of["delete"], _deletes),
         _part("Stalls", ("boundaries K", "stalls tried", "stalls survived"), of["stall"], _tried),
         _outages(of),
         _part(
@@ -28,11 +29,23 @@ def tables(rows: Sequence[Row], *, seed: object, workers: int, seconds: float) -
         ),
     ]
     note = f"{seconds:.0f} s in all, {workers} workers on {os.cpu_count()} CPUs; what was not tried in full was chosen by seed {seed}."
-    return "\n\n".join([*filter(None, parts), note])
+    return "\n\n".join([*filter(None, parts), f"{note} {_missed(rows)}"])
+
+
+def _missed(rows: Sequence[Row]) -> str:
+    """Cases in which nothing was wrong, and nothing befell anybody either: they are not among those survived."""
+    found = [f"{row.missed} of `{row.name}` ({row.trouble})" for row in rows if row.missed]
+    if not found:
+        return "All processes came to their boundaries."
+    return f"Cases, pairs too, whose process never came to its boundary, and that count for nothing: {', '.join(found)}."
 
 
 def _kills(row: Row) -> list[int]:
     return [row.boundaries, row.in_undo, row.survived, row.pairs]
+
+
+def _deletes(row: Row) -> list[int]:
+    return [row.boundaries, row.in_undo, row.survived]
 
 
 def _tried(row: Row) -> list[int]:

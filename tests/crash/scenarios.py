@@ -303,6 +303,12 @@ def _expect_deleted(house: House, facts: Facts) -> None:
     assert _failed_builds(house) == {}, "a delete is nobody's fault"
 
 
+def _expect_deleted_in_undo(house: House, facts: Facts) -> None:
+    """Gone; the host that failed before the delete came is to blame for that, and no other."""
+    _expect_gone(house, facts)
+    assert _failed_builds(house) in ({}, {"h1": 1})
+
+
 def _expect_gone(house: House, facts: Facts) -> None:
     """Gone; what its user gave is his again."""
     (uuid,) = facts["uuids"]
@@ -477,6 +483,18 @@ SCENARIOS = {
             _expect_deleted,
             deletes_where_struck=True,
             expect_hung=_expect_deleted_anyway,
+        ),
+        Scenario(
+            "delete-in-undo",
+            "delete at the very boundary, first host fails",
+            lambda h: _build_with_broken(h, "h1"),
+            _expect_deleted_in_undo,
+            deletes_where_struck=True,
+            expect_hung=_expect_deleted_anyway,
+        ),
+        *(
+            Scenario(f"delete-in-{name}", f"delete at the very boundary of a {title}", furnish, _expect_deleted, deletes_where_struck=True)
+            for name, title, furnish in (("stop", "stop", _stop), ("start", "start", _start), ("reboot", "hard reboot", _reboot))
         ),
         Scenario("stop", "stop", _stop, _expect_power(VmState.STOPPED, "stop", 1)),
         Scenario("start", "start", _start, _expect_power(VmState.ACTIVE, "start", 2)),

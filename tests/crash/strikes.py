@@ -9,15 +9,17 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from hullwright.conductor.heartbeat import Heartbeat
-from hullwright.conductor.service import Conductor
+from hullwright.conductor.intake import Intake
 from hullwright.drivers.virt.fake import driver as fake_driver
+from hullwright.objects.builds import Job
 from support.boundaries import Boundaries
 
 _POLL_SECONDS = 0.01
@@ -26,6 +28,8 @@ _POLL_SECONDS = 0.01
 def stall(boundaries: Boundaries, _what: str, *, is_locked: bool) -> None:
     """Stop the whole process until it is continued."""
     boundaries.act_no_more()
+    # When whoever began this run ends, the kernel continues all of its group that are stopped, for then nobody else would. Not this one.
+    os.setpgid(0, 0)
     with contextlib.ExitStack() as held:
         if not is_locked:  # else, on SQLite, another thread of ours might stop the whole world from inside a transaction of its own
             for database in boundaries.databases:
@@ -72,7 +76,7 @@ def look_seldom(boundaries: Boundaries) -> None:
 
     One that had to wait for a processor for longer than its lease looks again, for its own.
     """
-    inner, inner_good, known, starved = Conductor._lease, Heartbeat.is_good, "", False
+    inner, inner_good, known, starved = Intake.take, Heartbeat.is_good, "", False
 
     def is_good(heartbeat: Heartbeat, owner: str | None) -> bool:
         nonlocal starved
@@ -80,17 +84,17 @@ def look_seldom(boundaries: Boundaries) -> None:
         starved = starved or not good
         return good
 
-    def lease(conductor: Conductor, free: int) -> int:
+    def take(intake: Intake, owner: str, driven: Collection[str], cleanings: int) -> list[Job]:
         nonlocal known, starved
-        life = f"{conductor._heartbeat.id} {boundaries.has_struck}"
+        life = f"{owner} {boundaries.has_struck}"
         if life != known or starved:
-            known, starved, conductor._look_for_orphans_at = life, False, 0.0
-        count = inner(conductor, free)
+            known, starved, intake.look_for_orphans_at = life, False, 0.0
+        taken = inner(intake, owner, driven, cleanings)
         if not boundaries.has_struck:
-            conductor._look_for_orphans_at = math.inf
-        return count
+            intake.look_for_orphans_at = math.inf
+        return taken
 
-    Conductor._lease = lease  # type: ignore[method-assign]
+    Intake.take = take  # type: ignore[method-assign]
     Heartbeat.is_good = is_good  # type: ignore[method-assign]
 
 

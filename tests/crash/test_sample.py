@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from crash import report
 from crash.cases import Case, Outcome, Template, run
 from crash.databases import OnServer
 from crash.plan import Plan, Row, choose_pairs, workshop
@@ -71,6 +72,7 @@ def test_a_process_killed_at_a_boundary_loses_nothing_on_postgresql(name: str, d
 @pytest.mark.parametrize(
     ("trouble", "names"),
     [
+        ("delete", ("delete-anywhere", "delete-in-undo", "delete-in-stop")),
         ("stall", TROUBLED),
         ("hang", TROUBLED),
         ("locked", TROUBLED),
@@ -102,3 +104,10 @@ def test_there_is_a_sample_of_each_trouble() -> None:
     marks = test_a_trouble_at_a_boundary_loses_nothing_and_leaves_nothing.pytestmark  # type: ignore[attr-defined]
     sampled = [getattr(case, "values", case)[0] for mark in marks if mark.name == "parametrize" for case in mark.args[1]]
     assert {"kill", *sampled} == set(TROUBLES)
+
+
+def test_a_case_whose_process_never_came_there_is_told_and_is_none_that_was_survived() -> None:
+    unordered = Row("parallel", "kill", boundaries=84, in_undo=0, tried=84, survived=83, missed=1)
+    ordered = Row("build", "kill", boundaries=70, in_undo=0, tried=70, survived=69, missed=1)
+    assert (unordered.is_whole, ordered.is_whole) == (True, False), "where a number means the same in each run, a miss is a defect"
+    assert "1 of `parallel` (kill)" in report.tables([unordered], seed=1, workers=1, seconds=1.0)

@@ -102,7 +102,7 @@ def _after(template: Template, number: int) -> After:
 
 
 def test_w1_a_conductor_that_dies_having_just_taken_a_build_loses_nothing(kill: Kill) -> None:
-    for after in kill("build", ("before commit", "conductor.service"), ("after commit", "conductor.service")):
+    for after in kill("build", ("before commit", "conductor.intake.take"), ("after commit", "conductor.intake.take")):
         assert after.open_jobs == 0, "a build that nobody works on"
         assert after.states == [("active", None, "h1")]
 

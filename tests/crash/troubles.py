@@ -1,4 +1,5 @@
-"""What befalls a process at a boundary, and what the parent does about it: SIGKILL, a stall, an outage of the database, a call that hangs.
+"""What befalls a process at a boundary, and what the parent does about it: SIGKILL, a user's delete, a stall, an outage of the database, a
+call that hangs.
 
 A trouble says at which boundaries it can be, what happens in the process (`strikes.py`), what is done while it stands there, and what must
 be true besides the invariants and the scenario's own end. Each run has a trouble of its own.
@@ -8,13 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
+
+import sqlalchemy as sa
 
 from crash.databases import Databases, InDirectory, OnServer, OnServerEach
 from crash.scenarios import Scenario
 from hullwright.persistence import conductors
 from hullwright.persistence.database import DatabaseUnavailable, read_clock
+from hullwright.persistence.models.jobs import jobs, step_events
 from support import picture
 from support.house import ChildProcess
 from support.postgres import PostgresServer
@@ -76,20 +81,34 @@ class _OfConductors(Trouble):
         return scenario.is_ordered and not scenario.asks_api
 
 
+class Delete(_OfConductors):
+    """Nothing but the user's delete, at each boundary in turn: the process lives on and hears of it."""
+
+    name = "delete"
+    strike = "strikes.wait"
+
+    @classmethod
+    def concerns(cls, scenario: Scenario) -> bool:
+        return super().concerns(scenario) and scenario.deletes_where_struck
+
+    def at_boundary(self, run: Run, process: ChildProcess, *, is_locked: bool) -> None:
+        run.wake()
+
+
 class _LateWaker(_OfConductors):
     """Something wakes up when all is over. By then what it was doing is wrong, and not only late: what lives has been deleted."""
 
     def __init__(self) -> None:
-        self._before: tuple[picture.Rows, dict[str, int]] | None = None
+        self._before: tuple[picture.Rows, list[dict[str, Any]]] | None = None
 
     def _remember(self, run: Run) -> None:
-        self._before = picture.rows(run.house), _journals(run)
+        self._before = picture.rows(run.house), run.effects()
 
     def check(self, run: Run) -> None:
         if self._before is None:
             run.check()
             return
-        rows, lines = self._before
+        rows, effects = self._before
         now = picture.rows(run.house)
         changed = [
             f"{table} {key}: {row} became {now[table].get(key)}"
@@ -104,20 +123,14 @@ class _LateWaker(_OfConductors):
         for table in now.keys() - {"jobs"}:
             new = [row for key, row in now[table].items() if key not in rows[table]]
             assert all(theirs & {row.get("job_uuid"), row.get("flow_uuid"), row.get("uuid")} for row in new), f"whoever woke up wrote {new}"
-        assert _journals(run) == lines, "whoever woke up acted on a host"
+        acts = [line for line in run.effects() if line not in effects]
+        assert acts == [], f"whoever woke up acted on a host: {acts}"
         run.check_deleted()
 
 
 def _lasting(table: str, row: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
     """A row without what is written when a host is asked how it is, which every conductor does by the clock."""
-    if row is None or table != "hosts":
-        return row
-    return {name: value for name, value in row.items() if name not in _OF_QUESTIONS}
-
-
-def _journals(run: Run) -> dict[str, int]:
-    """How many lines each fake host has."""
-    return {path.parent.name: len(path.read_bytes().splitlines()) for path in run.house.directory.glob("fake/*/journal")}
+    return row if row is None or table != "hosts" else {name: value for name, value in row.items() if name not in _OF_QUESTIONS}
 
 
 class Stall(_LateWaker):
@@ -129,7 +142,7 @@ class Stall(_LateWaker):
 
     def __init__(self) -> None:
         super().__init__()
-        self._stalled: tuple[int, float] | None = None  # inside a transaction: pid, and when it was woken
+        self._stalled: _Stalled | None = None  # inside a transaction
 
     def options(self, _at: int) -> Options:
         return {"conductor": {"lease_seconds": 1.0}}
@@ -138,7 +151,7 @@ class Stall(_LateWaker):
         run.wait(lambda: _has_lapsed(run))
         if is_locked:
             # It holds SQLite's lock: nobody can write before it wakes. It may commit what it has begun, and do nothing after it.
-            self._stalled = process.pid, time.time()
+            self._stalled = _Stalled(process.pid, time.time(), frozenset(_owners(run)))
             process.terminate()
             process.go_on()
             return
@@ -157,9 +170,34 @@ class Stall(_LateWaker):
     def check(self, run: Run) -> None:
         super().check(run)
         if self._stalled is not None:
-            pid, woken_at = self._stalled
-            acts = [line for line in run.effects() if line["pid"] == pid and line["at"] > woken_at]
-            assert acts == [], "it acted after it woke"
+            begun = _begun_by_others(run, self._stalled.owners)
+            acts = [line for line in run.effects() if line["pid"] == self._stalled.pid and line["at"] > self._stalled.woken_at]
+            # Enlisted anew, it may take up a job before it heeds that it is to stop: that one is its own.
+            late = [line for line in acts if not any(at <= line["at"] and line["uuid"] == uuid for at, uuid in begun)]
+            assert late == [], "it acted after it woke"
+
+
+@dataclass(frozen=True, slots=True)
+class _Stalled:
+    pid: int
+    woken_at: float
+    owners: frozenset[str]  # the ids that conductors had until then
+
+
+def _owners(run: Run) -> list[str]:
+    with run.house.db.read() as connection:
+        return [row["id"] for row in conductors.list_all(connection)]
+
+
+def _begun_by_others(run: Run, owners: Collection[str]) -> list[tuple[float, str]]:
+    """When steps of an instance's jobs were done under other ids than those."""
+    query = (
+        sa.select(step_events.c.at, jobs.c.instance_uuid, jobs.c.inputs)
+        .join(jobs, jobs.c.uuid == step_events.c.job_uuid)
+        .where(step_events.c.owner.not_in(owners))
+    )
+    with run.house.db.read() as connection:
+        return [(row.at, row.instance_uuid or row.inputs.get("instance_uuid")) for row in connection.execute(query)]
 
 
 def _has_lapsed(run: Run) -> bool:
@@ -275,5 +313,5 @@ class Stopped(_Outage):
         return OnServerEach()
 
 
-TROUBLES: dict[str, type[Trouble]] = {kind.name: kind for kind in (Trouble, Stall, Hang, Locked, Terminated, Stopped)}
+TROUBLES: dict[str, type[Trouble]] = {kind.name: kind for kind in (Trouble, Delete, Stall, Hang, Locked, Terminated, Stopped)}
 Make = Callable[[], Trouble]

@@ -76,6 +76,17 @@ def test_an_encrypted_qcow2_is_refused(tmp_path: Path) -> None:
     assert "encrypted" in refusal("qcow2", bytes(data))
 
 
+def test_snapshots_in_a_qcow2_are_accepted_when_their_table_is_in_the_file(tmp_path: Path) -> None:
+    make(tmp_path / "i", "qcow2")
+    subprocess.run(["qemu-img", "snapshot", "-c", "one", str(tmp_path / "i")], check=True, timeout=60)
+    data = bytearray((tmp_path / "i").read_bytes())
+    assert look("qcow2", bytes(data)).virtual_size_bytes == 10 * MIB
+    struct.pack_into(">I", data, 60, 65_537)
+    assert "65537 snapshots" in refusal("qcow2", bytes(data))
+    struct.pack_into(">IQ", data, 60, 1, 1 << 40)
+    assert "snapshot table" in refusal("qcow2", bytes(data))
+
+
 @pytest.mark.parametrize("kind", ["qcow2", "vmdk", "vdi", "vpc", "vhdx", "qed", "parallels"])
 def test_other_formats_declared_raw_are_refused_by_name(tmp_path: Path, kind: str) -> None:
     data = make(tmp_path / "i", kind)

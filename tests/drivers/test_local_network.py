@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 
 from hullwright.conf import opts
-from hullwright.drivers.libvirt_pool import LibvirtPool, load_libvirt
+from hullwright.drivers.libvirt_binding import load_libvirt
+from hullwright.drivers.libvirt_pool import LibvirtPool
 from hullwright.drivers.network.local.definition import HostEntry, bridge_name, network_name
 from hullwright.drivers.network.local.driver import LocalNetworkDriver
 from hullwright.drivers.virt.libvirt.driver import LibvirtDriver
-from hullwright.objects.errors import HypervisorUnavailable, NetworkError
+from hullwright.objects.errors import HypervisorUnavailable, NetworkRefused
 from hullwright.objects.hosts import HostRef
 from hullwright.objects.networks import FixedIp, Network, NetworkRequest, Port, Subnet, Vif
 from support.libvirtd import GuestImage, Libvirtd
@@ -174,7 +175,7 @@ def test_a_bridge_network_without_a_bridge_is_an_error(
     network = new_network(mode="bridge")
     store.networks[network.id] = network
     instance, port = allocate(driver, network)
-    with pytest.raises(NetworkError, match="names no bridge"):
+    with pytest.raises(NetworkRefused, match="names no bridge"):
         driver.plug(real_host.ref, instance, "boat")
     assert store.ports[port.id].host is None
 
@@ -186,7 +187,7 @@ def test_a_subnet_that_the_host_uses_already_is_an_error_and_leaves_nothing(
     rival = replace(network, id=str(uuid.uuid4()))
     store.networks[rival.id] = rival
     instance, port = allocate(driver, rival)
-    with pytest.raises(NetworkError, match=f"already in use by interface {bridge_name(network)}") as caught:
+    with pytest.raises(NetworkRefused, match=f"already in use by interface {bridge_name(network)}") as caught:
         driver.plug(real_host.ref, instance, "boat")
     assert caught.value.fields["port"] == port.id
     assert real_host.description(rival) is None
@@ -202,11 +203,11 @@ def test_what_is_left_of_a_deleted_network_makes_room_for_a_new_one(
     store.networks[heir.id] = heir
     second, port = allocate(driver, heir)
     del store.networks[network.id]
-    with pytest.raises(NetworkError, match="already in use"):  # a port is left on it
+    with pytest.raises(NetworkRefused, match="already in use"):  # a port is left on it
         driver.plug(real_host.ref, second, "boat")
     store.networks[network.id] = network
     driver.unplug(real_host.ref, first)
-    with pytest.raises(NetworkError, match="already in use"):  # idle, but not deleted
+    with pytest.raises(NetworkRefused, match="already in use"):  # idle, but not deleted
         driver.plug(real_host.ref, second, "boat")
     del store.networks[network.id]
     driver.plug(real_host.ref, second, "boat")
@@ -268,7 +269,7 @@ def test_a_new_subnet_reaches_an_idle_network_at_once_and_is_refused_under_guest
     more = Subnet(str(uuid.uuid4()), network.id, "more", "10.213.77.0/24", gateway_ip="10.213.77.1")
     store.networks[network.id] = replace(network, subnets=(*network.subnets, more))
     second, _ = allocate(driver, network)
-    with pytest.raises(NetworkError, match="have changed, and guests still use it"):
+    with pytest.raises(NetworkRefused, match="have changed, and guests still use it"):
         driver.plug(real_host.ref, second, "boat")
     driver.unplug(real_host.ref, first)
     driver.plug(real_host.ref, second, "boat")

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import subprocess
+import threading
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,19 +15,22 @@ from typing import Any
 
 import pytest
 
+from hullwright.drivers import libvirt_storage as storage
 from hullwright.drivers.volume.local.driver import LocalVolumeDriver
+from hullwright.objects import fence
 from hullwright.objects.errors import (
     HostDiskFull,
     HypervisorUnavailable,
     ImageCorrupt,
     ImageNotFound,
     ImageUnacceptable,
+    LeaseLost,
     VolumeError,
 )
 from hullwright.objects.guests import GuestVolume
 from hullwright.objects.hosts import HostRef
 from hullwright.objects.images import Image
-from hullwright.objects.volumes import BlockDeviceRequest, Connection
+from hullwright.objects.volumes import BlockDeviceRequest, Connection, Volume
 from support.libvirtd import GuestImage
 from support.local_hosts import LibvirtHostUnderTest
 from support.memory_stores import MemoryVolumeStore
@@ -244,6 +248,62 @@ def test_a_volume_of_a_host_that_is_gone_can_be_deleted(
     store.hosts = hosts
     LocalVolumeDriver(conf, store, None).delete(connection.volume_id)
     assert real_host.volume_files() == set()
+
+
+def test_what_is_sent_is_told_as_it_goes_over_all_volumes(
+    conf: Any, store: MemoryVolumeStore, real_host: LibvirtHostUnderTest, raw_image: Images
+) -> None:
+    told: list[tuple[int, int]] = []
+    driver = LocalVolumeDriver(conf, store, raw_image)
+    wanted = [
+        BlockDeviceRequest(str(uuid.uuid4()), str(uuid.uuid4()), source_type="image", image_id="image", size_gb=1),
+        BlockDeviceRequest(str(uuid.uuid4()), str(uuid.uuid4()), source_type="blank", size_gb=1),
+        BlockDeviceRequest(str(uuid.uuid4()), str(uuid.uuid4()), source_type="image", image_id="image", size_gb=1),
+    ]
+    driver.reserve("instance", "project", "user", wanted)
+    driver.connect(real_host.ref, "instance", lambda done, total: told.append((done, total)))
+    assert told == [(MIB * n, 3 * MIB if n <= 3 else 6 * MIB) for n in range(1, 7)]
+
+
+class Fence:
+    """One that a test takes away."""
+
+    is_lost = False
+
+    def check(self) -> None:
+        if self.is_lost:
+            raise LeaseLost("taken")
+
+    def prove(self, connection: object) -> None:
+        self.check()
+
+
+def test_who_lost_the_job_while_filling_a_volume_leaves_what_the_new_owner_made(
+    conf: Any, store: MemoryVolumeStore, real_host: LibvirtHostUnderTest, raw_image: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, volume = Fence(), Volume("00000000-0000-0000-0000-0000000000aa", "v", 1, image_id="image")
+    files = LocalVolumeDriver(conf, store, raw_image)._files(real_host.ref)
+    give_up = storage.Upload.abort
+
+    def give_up_late(upload: storage.Upload) -> None:
+        """Our stream ends; before we go on, another conductor has the job and makes the volume."""
+        give_up(upload)
+        ours.is_lost = True
+        other = threading.Thread(target=files.make_from_image, args=(volume, raw_image.image, raw_image))
+        other.start()
+        other.join()
+
+    monkeypatch.setattr(storage.Upload, "abort", give_up_late)
+    cut = Images(raw_image.path, "raw", 3 * MIB)
+    monkeypatch.setattr(cut, "read", lambda image, offset=0: iter([bytes(MIB), bytes(3 * MIB)]))  # longer than it says
+    with fence.standing_behind(ours), pytest.raises(LeaseLost):
+        files.make_from_image(volume, raw_image.image, cut)
+    found = files.find(volume.id)
+    assert found is not None
+    assert Path(found.path).read_bytes()[: 3 * MIB] == raw_image.path.read_bytes()
+    with fence.standing_behind(ours), pytest.raises(LeaseLost):
+        files.delete(volume.id)
+    assert files.find(volume.id) is not None
 
 
 @pytest.mark.slow

@@ -88,6 +88,12 @@ def test_the_image_chooses_bus_and_cdrom() -> None:
     assert [(disk.device, disk.bus, disk.kind) for disk in disks] == [("sda", "scsi", "disk"), ("hda", "ide", "cdrom")]
 
 
+@pytest.mark.parametrize(("bus", "kind"), [("virtio", "disk"), ("scsi", "disk"), ("usb", "disk"), ("sata", "cdrom"), ("ide", "cdrom")])
+def test_the_config_drive_is_a_cdrom_where_a_disk_cannot_be_read_only(bus: str, kind: str) -> None:
+    root, drive = plan(guest(image_properties={"hw_disk_bus": bus}), "qcow2", 4096)
+    assert (root.bus, root.kind, drive.bus, drive.kind, drive.read_only) == (bus, "disk", bus, kind, True)
+
+
 def test_an_unknown_bus_aborts_the_build() -> None:
     with pytest.raises(BuildAbortException, match="disk bus floppy"):
         plan(guest(image_properties={"hw_disk_bus": "floppy"}), "qcow2", None)

@@ -144,6 +144,17 @@ def test_a_kernel_and_ramdisk_boot_directly_with_the_images_command_line() -> No
     assert told == ["/pool/kernel", "/pool/ramdisk", "console=ttyS0"]
 
 
+@pytest.mark.parametrize(("bus", "root"), [(None, "vda"), ("scsi", "sda"), ("sata", "sda"), ("usb", "sda"), ("ide", "sda")])
+def test_a_kernel_is_told_the_root_disk_by_its_bus_or_that_of_the_boot_volume(bus: str | None, root: str) -> None:
+    kernel = CachedImage("kernel", "/pool/kernel", "raw", 1, 1)
+    asked = {"hw_disk_bus": bus} if bus else {}
+    assert domain(guest(kernel=kernel, image_properties=asked)).findtext("os/cmdline") == f"root=/dev/{root} console=tty0 console=ttyS0"
+    name = {None: "vda", "ide": "hda"}.get(bus, "sda")
+    boot = GuestVolume(Connection("v", "file", {"path": "/v"}), name, bus or "virtio", 0)
+    told = domain(guest(image=None, kernel=kernel, volumes=(boot,))).findtext("os/cmdline")
+    assert (told or "").startswith(f"root=/dev/{root} ")
+
+
 def test_emulated_guests_get_a_small_translation_cache_and_kvm_guests_none() -> None:
     assert domain(guest()).findtext("features/tcg/tb-cache") == "32"
     assert domain(guest(), Settings(virt_type="kvm", cpu_mode="host-model")).find("features/tcg") is None

@@ -8,22 +8,33 @@ import subprocess
 import threading
 import time
 import uuid
+import xml.etree.ElementTree as ET
+from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 
 import pytest
 
 from hullwright.conf import opts
-from hullwright.drivers.libvirt_pool import LibvirtPool, load_libvirt
-from hullwright.drivers.virt.libvirt import cpu_monitor
+from hullwright.drivers import libvirt_storage as storage
+from hullwright.drivers.libvirt_binding import load_libvirt
+from hullwright.drivers.libvirt_pool import LibvirtPool
+from hullwright.drivers.virt.libvirt import cpu_monitor, disks, domain_xml, domains
 from hullwright.drivers.virt.libvirt.disks import MIB
 from hullwright.drivers.virt.libvirt.driver import LibvirtDriver
+from hullwright.objects import fence
+from hullwright.objects.disks import names as names_on
 from hullwright.objects.errors import (
+    BuildCancelled,
     FlavorDiskTooSmall,
     GuestNameTaken,
+    GuestRefused,
     HostDiskFull,
     HypervisorError,
     HypervisorUnavailable,
+    ImageUnacceptable,
     InstanceNotFound,
+    LeaseLost,
 )
 from hullwright.objects.guests import GuestSpec, GuestVolume
 from hullwright.objects.hosts import HostRef
@@ -33,7 +44,7 @@ from hullwright.objects.states import PowerState
 from hullwright.objects.volumes import Connection
 from support.forwarder import forwarded
 from support.libvirtd import GuestImage, Libvirtd
-from support.virt_hosts import MakeVirtHost, VirtHost, guest_spec
+from support.virt_hosts import MakeVirtHost, VirtHost, guest_spec, no_progress
 
 
 @pytest.fixture
@@ -62,7 +73,7 @@ def test_facts_tell_what_the_host_is(virt_host: VirtHost, libvirt_host: Libvirtd
     assert "pc" in facts.machine_types
     assert facts.cpu_arch == platform.machine()
     assert facts.cpu_model
-    assert facts.hypervisor_type == ("KVM" if "kvm" in facts.virt_types else "QEMU")
+    assert facts.hypervisor_type == "QEMU"
     assert set(facts.disk_formats) >= {"raw", "qcow2"}
     assert ipaddress.ip_address(facts.host_ip)
     assert facts.extra["pool"]
@@ -110,6 +121,25 @@ def test_kvm_is_told_only_where_the_cpu_has_the_extension(virt_host: VirtHost) -
     assert ("kvm" in facts.virt_types) <= bool(extended)
     with open("/proc/cpuinfo") as file:
         assert bool(extended) == bool({"vmx", "svm"} & set(file.read().split()))
+
+
+@pytest.mark.parametrize(
+    ("options", "virt_types", "has", "lacks"),
+    [
+        ({"virt_type": "qemu"}, ("qemu",), (), ("fpu",)),
+        ({"virt_type": "qemu", "cpu_mode": "custom", "cpu_model": "Nehalem"}, ("qemu",), (), ("fpu",)),
+        ({"virt_type": "kvm"}, ("kvm", "qemu"), ("fpu",), ()),
+        ({"virt_type": "kvm", "cpu_mode": "custom", "cpu_model": "Nehalem"}, ("kvm", "qemu"), ("sse4.2",), ("avx2",)),
+        ({"virt_type": "kvm", "cpu_mode": "custom", "cpu_model": "unheard-of"}, ("kvm", "qemu"), (), ("fpu",)),
+        ({"virt_type": "kvm", "cpu_mode": "none"}, ("kvm", "qemu"), (), ("fpu",)),
+    ],
+)
+def test_facts_tell_the_guests_that_the_options_make(make_virt_host: MakeVirtHost, options, virt_types, has, lacks) -> None:
+    facts = make_virt_host(**options).driver.facts()
+    assert facts.virt_types == virt_types
+    assert set(has) <= set(facts.guest_cpu)
+    assert not set(lacks) & set(facts.guest_cpu)
+    assert "fpu" in facts.cpu_features
 
 
 def test_a_guest_boots_with_all_its_disks_and_lives_a_life(virt_host: VirtHost, image: CachedImage) -> None:
@@ -281,7 +311,7 @@ def test_every_kind_of_device_is_valid_xml_to_libvirt(virt_host: VirtHost, image
     )
     libvirt = load_libvirt()
     with LibvirtPool.shared().connection(virt_host.ref, "define") as connection:
-        xml = virt_host.driver._make_disks(connection, spec)
+        xml = virt_host.driver._make_disks(connection, spec, no_progress)
         domain = connection.defineXMLFlags(xml, libvirt.VIR_DOMAIN_DEFINE_VALIDATE)
         kept = domain.XMLDesc(0)
     assert "<title>&lt;&amp;&gt; </title>" in kept
@@ -331,6 +361,72 @@ def test_a_spawn_that_libvirt_refuses_says_what_and_where_and_is_undone(virt_hos
     virt_host.driver.destroy(spec.uuid)
     assert virt_host.driver.power_state(spec.uuid) is None
     assert virt_host.driver.leftovers() == []
+
+
+@pytest.mark.parametrize(
+    ("properties", "reason"),
+    [
+        ({"hw_video_model": "gop"}, "video model 'gop'"),
+        ({"hw_cdrom_bus": "virtio"}, "ejectable media"),
+        ({"hw_machine_type": "isapc"}, "PCI"),
+        ({"hw_vif_model": "virtoi"}, "'virtoi' is not a valid device model name"),
+    ],
+)
+def test_a_shape_that_libvirt_or_qemu_refuses_is_not_the_hosts_fault(
+    virt_host: VirtHost, image: CachedImage, properties: dict[str, str], reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really_add = domain_xml._interface
+
+    def add_without_a_host_network(devices: ET.Element, vif: Vif, asked: Mapping[str, str]) -> None:
+        really_add(devices, vif, asked)
+        card = devices.find("interface")
+        assert card is not None
+        card.set("type", "user")
+        card.remove(next(card.iter("source")))
+
+    monkeypatch.setattr(domain_xml, "_interface", add_without_a_host_network)
+    spec = guest_spec(image, image_properties=properties, vifs=(Vif("p", "52:54:00:00:00:01", "network", "none"),))
+    with pytest.raises(GuestRefused) as caught:
+        virt_host.driver.spawn(spec)
+    assert reason in caught.value.text
+    assert caught.value.fields["host"] == virt_host.ref.name
+    virt_host.driver.destroy(spec.uuid)
+    assert virt_host.driver.leftovers() == []
+
+
+@pytest.mark.parametrize("with_ramdisk", [False, True])
+def test_a_kernel_that_is_none_is_the_images_fault(
+    virt_host: VirtHost, image: CachedImage, guest_image: GuestImage, with_ramdisk: bool
+) -> None:
+    kernel = virt_host.cache(bytes(512), "aki")
+    ramdisk = virt_host.cache(guest_image.ramdisk.read_bytes(), "ari") if with_ramdisk else None
+    spec = guest_spec(image, kernel=kernel, ramdisk=ramdisk)
+    with pytest.raises(ImageUnacceptable, match="QEMU cannot load it") as caught:
+        virt_host.driver.spawn(spec)
+    assert caught.value.fields["image"] == kernel.image_id
+    virt_host.driver.destroy(spec.uuid)
+
+
+def test_a_plain_guest_that_is_refused_is_the_hosts_fault(make_virt_host: MakeVirtHost, guest_image: GuestImage) -> None:
+    host = make_virt_host(machine_type="isapc")  # nothing that an image asked for
+    spec = guest_spec(host.cache(guest_image.qcow2.read_bytes(), "qcow2"))
+    with pytest.raises(HypervisorError) as caught:
+        host.driver.spawn(spec)
+    assert not isinstance(caught.value, GuestRefused)
+    host.driver.destroy(spec.uuid)
+
+
+@pytest.mark.parametrize("bus", ["scsi", "sata", "ide", "usb"])
+def test_guests_start_on_every_bus_with_config_drive_and_volumes(virt_host: VirtHost, image: CachedImage, bus: str) -> None:
+    count = 2 if bus == "ide" else 20  # more than one controller has room for
+    volumes = []
+    for name in islice(names_on(bus), 1, count + 1):
+        path = virt_host.directory / f"volume-{name}"
+        path.write_bytes(bytes(MIB))
+        volumes.append(GuestVolume(Connection(name, "file", {"path": str(path), "format": "raw"}, serial=name), name, bus))
+    spec = guest_spec(image, image_properties={"hw_disk_bus": bus}, volumes=tuple(volumes))
+    virt_host.driver.spawn(spec)
+    assert virt_host.driver.power_state(spec.uuid) is PowerState.RUNNING
 
 
 def test_a_foreign_guest_is_seen_and_never_touched(virt_host: VirtHost) -> None:
@@ -397,21 +493,93 @@ def test_a_host_that_does_not_answer_is_given_up_in_time(libvirt_host: Libvirtd)
         os.kill(libvirt_host.pid, signal.SIGCONT)
 
 
-def test_threads_share_one_connection(libvirt_host: Libvirtd) -> None:
-    pool = LibvirtPool()
-    reference = HostRef("shared", libvirt_host.uri)
-    seen: list[object] = []
+@pytest.mark.parametrize("is_shared", [True, False])
+def test_disks_that_hosts_share_stay_when_the_guest_lives_on_another(
+    make_virt_host: MakeVirtHost, guest_image: GuestImage, is_shared: bool
+) -> None:
+    host = make_virt_host(pool_shared=is_shared)
+    spec = guest_spec(host.cache(guest_image.qcow2.read_bytes(), "qcow2"))
+    host.driver.spawn(spec)
+    host.driver.destroy(spec.uuid, lives_elsewhere=True)
+    assert spec.name not in names(host)
+    assert (f"{spec.uuid}_disk" in host.volumes()) == is_shared
+    host.driver.destroy(spec.uuid)
+    assert of_guest(host, spec) == []
 
-    def use() -> None:
-        with pool.connection(reference, "look") as connection:
-            connection.listAllDomains(0)
-            seen.append(connection)
 
-    threads = [threading.Thread(target=use) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
-    assert len(seen) == 8
-    assert len({id(connection) for connection in seen}) == 1
-    pool.close()
+def test_a_disk_that_is_copied_in_full_tells_how_far_it_is(make_virt_host: MakeVirtHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "COPY_POLL_SECONDS", 0.002)
+    host = make_virt_host(images_type="raw")
+    data = os.urandom(MIB) * 96
+    spec = guest_spec(host.cache(data, "raw"))
+    told: list[tuple[int, int]] = []
+    host.driver.spawn(spec, lambda done, total: told.append((done, total)))
+    assert {total for _, total in told} == {len(data)}
+    assert max(done for done, _ in told) > 0
+    assert (host.directory / f"{spec.uuid}_disk").read_bytes()[: len(data)] == data
+    host.driver.destroy(spec.uuid)
+
+
+def test_a_copy_that_nobody_wants_any_more_is_waited_for_and_deleted(make_virt_host: MakeVirtHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "COPY_POLL_SECONDS", 0.002)
+    host = make_virt_host(images_type="raw")
+    spec = guest_spec(host.cache(os.urandom(MIB) * 96, "raw"))
+
+    def enough(_done: int, _total: int) -> None:
+        raise BuildCancelled(instance=spec.uuid)
+
+    with pytest.raises(BuildCancelled):
+        host.driver.spawn(spec, enough)
+    assert (host.directory / f"{spec.uuid}_disk").exists(), "the copy had not begun when it was given up"
+    host.driver.destroy(spec.uuid)
+    assert of_guest(host, spec) == []
+
+
+class Lapsing:
+    """A fence whose job is taken after so many seconds."""
+
+    def __init__(self, seconds: float) -> None:
+        self.until = time.monotonic() + seconds
+
+    def check(self) -> None:
+        if time.monotonic() > self.until:
+            raise LeaseLost("taken")
+
+    def prove(self, connection: object) -> None:
+        self.check()
+
+
+def test_who_lost_the_job_while_waiting_for_a_guest_does_not_pull_its_plug(virt_host: VirtHost, image: CachedImage) -> None:
+    spec = guest_spec(image)
+    virt_host.driver.spawn(spec)  # it is still booting, and does not hear the power button for a while
+    with fence.standing_behind(Lapsing(0.3)), pytest.raises(LeaseLost):
+        virt_host.driver.power_off(spec.uuid, 0.6)
+    assert virt_host.driver.power_state(spec.uuid) is PowerState.RUNNING
+
+
+@pytest.mark.parametrize("act", ["stop", "remove", "start"])
+def test_nothing_is_done_to_a_domain_once_the_job_is_taken(virt_host: VirtHost, image: CachedImage, act: str) -> None:
+    spec = guest_spec(image)
+    virt_host.driver.spawn(spec)
+    if act == "start":
+        virt_host.driver.power_off(spec.uuid, 0)
+    before = virt_host.driver.power_state(spec.uuid)
+    with LibvirtPool.shared().connection(virt_host.ref, "look") as connection:
+        domain = domains.find(connection, spec.uuid)
+        with fence.standing_behind(Lapsing(0.0)), pytest.raises(LeaseLost):
+            getattr(domains, act)(domain)
+    assert virt_host.driver.power_state(spec.uuid) is before
+
+
+def test_no_disk_is_deleted_or_made_once_the_job_is_taken(virt_host: VirtHost, image: CachedImage) -> None:
+    spec = guest_spec(image)
+    virt_host.driver.spawn(spec)
+    before = virt_host.volumes()
+    with LibvirtPool.shared().connection(virt_host.ref, "look") as connection:
+        pool = connection.storagePoolLookupByName(virt_host.pool)
+        with fence.standing_behind(Lapsing(0.0)):
+            with pytest.raises(LeaseLost):
+                disks.delete_all(pool, spec.uuid)
+            with pytest.raises(LeaseLost):
+                storage.make_volume(pool, f"{spec.uuid}_late", MIB)
+    assert virt_host.volumes() == before

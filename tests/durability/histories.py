@@ -21,6 +21,7 @@ from taskflow.engines.action_engine import compiler
 from crash.cases import room
 from crash.scenarios import _IMAGE, _IMAGE_BYTES, SCENARIOS, Facts, Scenario, _world
 from hullwright.conductor.engine import Graph
+from hullwright.conductor.intake import PassedOver
 from hullwright.conductor.runner import Drive, Runner
 from hullwright.conf import image as image_options
 from hullwright.drivers.image.local.store import ImageDirectory
@@ -67,7 +68,7 @@ def _runner(house: House, *, hesitant: bool = False) -> Iterator[Runner]:
     leftovers.FIRST_TRY_SECONDS = 0.02
     shared = Shared(house.db, drivers, Scheduler(house.db, house.conf), house.conf)
     try:
-        yield Runner(shared, lease_good=lambda _job: True, draining=lambda: hesitant)
+        yield Runner(shared, lease_good=lambda _job: True, draining=lambda: hesitant, passed_over=PassedOver(0.0))
     finally:
         leftovers.FIRST_TRY_SECONDS = pause
         drivers.close()

@@ -1,4 +1,5 @@
-"""Any story, made up by hypothesis: servers created and deleted, hosts that fail, fall silent, are disabled and healed, conductors killed.
+"""Any story, made up by hypothesis: servers created, switched off and on and deleted, hosts that fail, fall silent, are disabled and
+healed, conductors that are killed or stall for longer than their lease, a database that is locked for a while.
 
 After each step what must always be true is checked; at each rest all of `support.invariants`. Conductors are processes, their death is
 a real SIGKILL. HULLWRIGHT_DURABILITY_ROUNDS asks for so many times more stories.
@@ -6,8 +7,11 @@ a real SIGKILL. HULLWRIGHT_DURABILITY_ROUNDS asks for so many times more stories
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import signal
+import sqlite3
 import tempfile
 import time
 from pathlib import Path
@@ -19,20 +23,24 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 
-from crash.cases import _forget, room
+from crash.cases import room
 from crash.scenarios import _IMAGE, _NETWORK, _world
+from hullwright.drivers import fake_journal
+from hullwright.objects.errors import InstanceNotFound, UnexpectedTaskStateError
 from hullwright.objects.states import VmState
 from hullwright.persistence import hosts
 from hullwright.persistence.models.hosts import allocations, inventories
 from hullwright.persistence.models.jobs import jobs, step_events
 from support import invariants
-from support.house import ChildProcess, House
+from support.house import ASKER, ChildProcess, House
 
 ROUNDS = int(os.environ.get("HULLWRIGHT_DURABILITY_ROUNDS") or 1)
 STORIES, STEPS = 8, 15
+LEASE_SECONDS, PATIENCE_SECONDS = 3.0, 2.0
 HOSTS = ("h1", "h2", "h3")
 _OPTIONS: dict[str, dict[str, Any]] = {
-    "conductor": {"lease_seconds": 5.0, "poll_interval": 0.05, "retry_interval": 0.1, "max_leases": 1000},
+    "conductor": {"lease_seconds": LEASE_SECONDS, "poll_interval": 0.05, "retry_interval": 0.1, "max_leases": 1000},
+    "database": {"busy_timeout_seconds": PATIENCE_SECONDS},
     "compute": {"report_interval": 3600.0},
 }
 _QUICK = "from hullwright.flows import leftovers; leftovers.FIRST_TRY_SECONDS = 0.1"
@@ -88,6 +96,16 @@ class Story(RuleBasedStateMachine):
         if self.house.get(self.uuids[number]).vm_state != VmState.DELETED:
             self.house.delete(self.uuids[number])
 
+    @precondition(lambda self: self.uuids)
+    @rule(data=st.data(), change=st.sampled_from(["stop_server", "start_server", "reboot_server"]))
+    def switch(self, data: st.DataObject, change: str) -> None:
+        """One of the servers off, on, or off and on, if it is such that this can be asked for."""
+        number = data.draw(st.integers(0, len(self.uuids) - 1))
+        self._tell(change, number)
+        hard = {"hard": True} if change == "reboot_server" else {}
+        with contextlib.suppress(UnexpectedTaskStateError, InstanceNotFound):
+            getattr(self.house.client, change)(self.uuids[number], ASKER, **hard)
+
     @rule(host=_any_host, operation=st.sampled_from(["spawn", "plug", "create_volume", "connect", "destroy"]), times=st.integers(1, 3))
     def fail(self, host: str, operation: str, times: int) -> None:
         """A host fails at something, a few times."""
@@ -125,6 +143,28 @@ class Story(RuleBasedStateMachine):
         if self.conductor is not None:
             self.conductor.kill()
         self.conductor = self.house.start_conductor(_QUICK) if restart else None
+
+    @precondition(lambda self: self.conductor is not None)
+    @rule(pause=st.floats(0, 0.3))
+    def stall(self, pause: float) -> None:
+        """The conductor is stopped in whatever it does until its lease has lapsed; another one comes, then the first goes on."""
+        assert self.conductor is not None
+        time.sleep(pause)
+        self._tell("stall")
+        self.conductor.send_signal(signal.SIGSTOP)
+        self.conductor, stalled = self.house.start_conductor(_QUICK), self.conductor
+        time.sleep(LEASE_SECONDS + 0.5)
+        stalled.send_signal(signal.SIGCONT)
+
+    @rule(seconds=st.sampled_from([0.3, PATIENCE_SECONDS + 0.5]))
+    def lock(self, seconds: float) -> None:
+        """Somebody else has the database for himself."""
+        self._tell("lock", seconds)
+        path = str(self.house.db.engine.url.database)
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None, timeout=30)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            time.sleep(seconds)
+            other.execute("ROLLBACK")
 
     @rule()
     def rest(self) -> None:
@@ -164,7 +204,7 @@ class Story(RuleBasedStateMachine):
                 self.rest()
         finally:
             self.house.close()
-            _forget(self.directory)
+            fake_journal.close_all(self.directory)
             shutil.rmtree(self.directory, ignore_errors=True)
 
 

@@ -45,7 +45,8 @@ def _verify(history: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 def test_open_flows_find_the_steps_and_symbols_that_they_were_begun_with(path: Path) -> None:
-    _verify(_read(path))
+    for factory, recorded in _read(path)["graphs"].items():
+        assert histories.differences(factory, recorded) == [], f"open flows of version {factory} would break"
 
 
 def test_every_factory_has_a_recorded_history() -> None:

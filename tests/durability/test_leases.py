@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ from durability import histories
 from durability.test_histories import PATHS, _read
 from hullwright.conductor import heartbeat
 from hullwright.conductor.runner import Drive
+from hullwright.conductor.service import Conductor
+from hullwright.drivers.virt.fake.state import Guests
 from hullwright.objects import fence
 from hullwright.objects.errors import LeaseLost
 from hullwright.objects.states import VmState
@@ -176,6 +180,68 @@ def test_our_own_clock_ends_a_lease_before_the_databases_does(db: Database) -> N
         assert ours._good_until - heartbeat._clock() < left - 0.2
     finally:
         ours.stop()
+
+
+def test_only_conductors_of_this_kernel_and_namespace_are_known_to_be_dead(db: Database) -> None:
+    """Machines and containers may share a host's name, and each has process numbers of its own."""
+    elsewhere, here = str(uuid.uuid4()), heartbeat._new_id()
+    for id in (elsewhere, here):
+        with db.write() as connection:
+            conductors.enlist(connection, id=id, hostname=socket.gethostname(), pid=2**22 + 1, version="0", lease_seconds=60)
+    ours = heartbeat.Heartbeat(db, 3.0, "0", lambda: None)
+    ours.start()
+    try:
+        with db.read() as connection:
+            assert set(connection.execute(sa.select(conductors_table.c.id)).scalars()) == {elsewhere, ours.id}
+    finally:
+        ours.stop()
+
+
+def test_what_a_host_did_for_one_that_had_lost_its_lease_is_cleaned_though_the_call_and_its_step_came_to_their_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hypervisor had the request before the lease ended, and carries it out when all is over."""
+    house = House(tmp_path, conductor={"poll_interval": 0.05})
+    switch, asked, is_over = Guests.switch, threading.Event(), threading.Event()
+
+    def late(guests: Guests, guest: dict[str, Any], *state: Any) -> None:
+        if asked.is_set():
+            switch(guests, guest, *state)
+            return
+        asked.set()
+        assert is_over.wait(30)
+        with fence.standing_behind(None):
+            guests._things.make("guests", guest["uuid"], guest, "define")
+
+    monkeypatch.setattr(Guests, "switch", late)
+    try:
+        house.add_host("h1")
+        with house.conductor() as first:
+            (uuid,) = house.create()
+            assert asked.wait(30)
+            _stop_its_heart(first)
+            with house.conductor():
+                house.wait(lambda: house.get(uuid).vm_state == VmState.ACTIVE)
+                house.delete(uuid)
+                house.rest()
+                is_over.set()
+                house.wait(lambda: not first._driving)
+                house.rest()
+        with house.db.read() as connection:
+            assert [job.state for job in jobs.list_jobs(connection, kinds=["clean_host"])] == ["done"]
+        invariants.check(house, twins_on=["h1"])
+    finally:
+        house.close()
+
+
+def _stop_its_heart(conductor: Conductor) -> None:
+    """Its lease has ended, and is not renewed."""
+    heart = conductor._heartbeat
+    heart._stop.set()
+    heart._thread.join()
+    heart._good_until = 0.0
+    with conductor._db.write() as connection:
+        conductors.retire(connection, heart.id)
 
 
 def test_a_heart_that_fails_in_an_unforeseen_way_beats_again(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:

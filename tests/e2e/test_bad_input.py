@@ -81,9 +81,7 @@ def _server(parts: dict[str, str], **changes: Any) -> dict[str, Any]:
         ({"surprise": 1}, "surprise"),
     ],
 )
-def test_a_request_that_makes_no_sense_is_refused_in_words(
-    cloud: Cloud, parts: dict[str, str], change: dict[str, Any], words: str
-) -> None:
+def test_a_request_that_makes_no_sense_is_refused_in_words(cloud: Cloud, parts: dict[str, str], change: dict[str, Any], words: str) -> None:
     answer = cloud.ask("POST", "/servers", {"server": _server(parts, **change)})
     assert (answer.status_code, list(answer.json())) == (400, ["badRequest"])
     assert words in answer.json()["badRequest"]["message"]

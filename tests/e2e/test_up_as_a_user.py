@@ -26,7 +26,7 @@ def test_the_openstack_client_does_all_of_it(up: Up, guest_image: GuestImage) ->
 
     made = up.answer(
         "server", "create", "--image", "guest", "--flavor", "tiny", "--network", "net", "--key-name", "mine",
-        "--property", "a=b", "--config-drive", "true", "--wait", "vm1",
+        "--property", "a=b", "--wait", "vm1",
     )  # fmt: skip
     assert (made["status"], made["name"]) == ("ACTIVE", "vm1")
 

@@ -70,11 +70,11 @@ def built(_service: Any, parts: dict[str, str], guest_image: GuestImage) -> Buil
     ids = [
         cloud.create(
             "Full House", image=parts["image"], flavor=parts["flavor"], networks=[{"uuid": parts["network"]}], user_data=USER_DATA,
-            metadata={"purpose": "test"}, block_device_mapping_v2=devices, config_drive=True,
+            metadata={"purpose": "test"}, block_device_mapping_v2=devices,
         ),
         cloud.create("raw", image=raw, flavor=parts["flavor"]),
-        cloud.create("root-volume", image=None, flavor=parts["flavor"], block_device_mapping_v2=[root], config_drive=True),
-        cloud.create("direct", image=bare, flavor=parts["flavor"], config_drive=True),
+        cloud.create("root-volume", image=None, flavor=parts["flavor"], block_device_mapping_v2=[root]),
+        cloud.create("direct", image=bare, flavor=parts["flavor"]),
     ]  # fmt: skip
     full, *others = [cloud.await_status(server_id, "ACTIVE") for server_id in ids]
     attached = {each["id"] for each in full["os-extended-volumes:volumes_attached"]}
@@ -133,7 +133,7 @@ def test_the_guest_cannot_speak_from_an_address_that_is_not_its_own(cloud: Cloud
 @pytest.mark.parametrize("kind", ["raw", "from_volume", "direct"])
 def test_a_guest_boots_from_a_raw_image_a_volume_and_a_kernel(cloud: Cloud, built: Built, kind: str) -> None:
     server = getattr(built, kind)
-    assert cloud.await_console(server["id"], r"^GUEST-READY hostname=(\S+)")[1] == (server["name"] if server["config_drive"] else "guest")
+    assert cloud.await_console(server["id"], r"^GUEST-READY hostname=(\S+)")[1] == server["name"]
     devices = cloud.await_console(server["id"], r"^GUEST-BLOCK(.*)$")[1].split()
     name, sectors, serial = devices[0].split(":")
     assert (name, int(sectors) * 512) == ("vda", GIB)

@@ -2,16 +2,17 @@
 
 import multiprocessing
 import uuid
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import pytest
 import sqlalchemy as sa
 
-from hullwright.objects.errors import ComputeResourcesUnavailable
+from hullwright.objects.errors import ComputeResourcesUnavailable, InvalidAggregateAction
 from hullwright.objects.hosts import Inventory
-from hullwright.persistence import allocations, hosts
+from hullwright.persistence import aggregates, allocations, hosts, instances
 from hullwright.persistence.database import Database
 from hullwright.persistence.models.hosts import allocations as allocations_table
+from support.house import House
 
 SMALL = {"VCPU": 1, "MEMORY_MB": 512, "DISK_GB": 5}
 
@@ -229,3 +230,65 @@ def test_a_claim_costs_the_same_number_of_statements_on_a_full_host_as_on_an_emp
     for _ in range(50):
         claim(db, host_id)
     assert statements() == empty <= 6  # BEGIN, SAVEPOINT, UPDATE, INSERT, COMMIT
+
+
+def test_a_claim_may_insist_on_a_host_in_service_and_in_its_zone(db):
+    host_id = add_host(db)
+    asked = {"host_id": host_id, "resources": SMALL, "only_in_service": True, "only_in_zone": "nova"}
+
+    def refusal() -> str:
+        with db.write() as conn, pytest.raises(ComputeResourcesUnavailable) as caught:
+            allocations.claim(conn, instance_uuid="me", **asked)
+        return caught.value.text
+
+    with db.write() as conn:
+        hosts.disable(conn, "h1")
+    assert "it is disabled" in refusal()
+    claim(db, host_id, instance="who insists on nothing")
+    with db.write() as conn:
+        hosts.enable(conn, "h1")
+        hosts.force_down(conn, "h1", True)
+    assert "it is down" in refusal()
+    with db.write() as conn:
+        hosts.force_down(conn, "h1", False)
+        hosts.set_availability_zone(conn, "h1", "west")
+    assert "it is not in availability zone nova any more" in refusal()
+    with db.write() as conn:
+        hosts.set_availability_zone(conn, "h1", "nova")
+        assert allocations.claim(conn, instance_uuid="me", **asked) == host_id
+        hosts.disable(conn, "h1")
+        assert allocations.claim(conn, instance_uuid="me", **asked) == host_id, "what was claimed before stays claimed"
+    assert used(db, host_id) == {name: 2 * amount for name, amount in SMALL.items()}
+
+
+def test_a_host_that_leaves_its_zone_and_a_claim_in_it_wait_for_each_other(house_on_each: House):
+    """Whichever commits first, no server that asked for a zone is on a host of another one."""
+    db, asked = house_on_each.db, {"resources": SMALL, "only_in_service": True, "only_in_zone": "nova"}
+    for name in ("h1", "h2"):
+        house_on_each.add_host(name)
+    with db.write() as conn:
+        zone = aggregates.create(conn, "west", "west").id
+    pinned = house_on_each.new_instance(availability_zone="nova", host="h1")
+
+    def join(name: str) -> None:
+        with db.write() as conn:
+            aggregates.add_host(conn, zone, name)
+
+    def claim_on(name: str) -> None:
+        with db.write() as conn:
+            allocations.claim(conn, instance_uuid=str(uuid.uuid4()), host_id=hosts.get(conn, name).id, **asked)
+
+    with ThreadPoolExecutor(1) as pool:
+        with db.write() as conn:
+            allocations.claim(conn, instance_uuid=pinned.uuid, host_id=hosts.get(conn, "h1").id, **asked)
+            instances.create(conn, pinned)
+            joining = pool.submit(join, "h1")
+            assert not wait([joining], timeout=0.3).done
+        with pytest.raises(InvalidAggregateAction, match="1 of its instances asked for another"):
+            joining.result(timeout=10)
+        with db.write() as conn:
+            aggregates.add_host(conn, zone, "h2")
+            claiming = pool.submit(claim_on, "h2")
+            assert not wait([claiming], timeout=0.3).done
+        with pytest.raises(ComputeResourcesUnavailable, match="it is not in availability zone nova any more"):
+            claiming.result(timeout=10)

@@ -3,11 +3,13 @@
 import threading
 
 import pytest
+import sqlalchemy as sa
 
-from hullwright.objects.errors import LeaseLost
+from hullwright.objects.errors import Conflict, LeaseLost
 from hullwright.objects.states import JobState
-from hullwright.persistence import conductors, jobs
+from hullwright.persistence import conductors, job_repairs, jobs
 from hullwright.persistence.database import Database, now
+from hullwright.persistence.models.jobs import atoms as atoms_table
 
 
 @pytest.fixture
@@ -108,9 +110,27 @@ def test_a_stuck_job_can_be_released(living: Database) -> None:
     (held,) = _lease(living)
     with living.write() as connection:
         jobs.end(connection, held, JobState.STUCK, error="why")
-        assert jobs.release_stuck(connection, uuid)
-        assert not jobs.release_stuck(connection, uuid)
+        job_repairs.release(connection, uuid)
+        with pytest.raises(Conflict, match="is queued, not stuck"):
+            job_repairs.release(connection, uuid)
     assert [job.uuid for job in _lease(living)] == [uuid]
+
+
+def test_a_stuck_job_whose_undo_failed_or_whose_server_is_gone_or_busy_is_not_released(living: Database) -> None:
+    failed, gone = _post(living), _post(living, "i1")
+    for held in _lease(living, "c1", 2):
+        with living.write() as connection:
+            jobs.end(connection, held, JobState.STUCK, error="why")
+    atom = {"uuid": "a", "flow_uuid": failed, "name": "spawn", "kind": "TASK_DETAIL", "state": "REVERT_FAILURE", "body": {}}
+    with living.write() as connection:
+        connection.execute(sa.insert(atoms_table).values(**atom))
+        with pytest.raises(Conflict, match="could not undo spawn"):
+            job_repairs.release(connection, failed)
+        with pytest.raises(Conflict, match="no server any more"):
+            job_repairs.release(connection, gone)
+    _post(living, "i1", kind="delete_instance")
+    with living.write() as connection, pytest.raises(Conflict, match="has a delete_instance under way"):
+        job_repairs.release(connection, gone)
 
 
 def test_conductors_that_lease_at_once_never_share_a_job(living: Database) -> None:

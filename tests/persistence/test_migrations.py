@@ -141,3 +141,21 @@ def test_head_is_the_newest_script_and_scripts_are_numbered_without_gaps():
     assert ScriptDirectory(str(directory)).get_heads() == [schema.HEAD]
     numbers = [re.match(r"(\d{4})_", path.name).group(1) for path in sorted((directory / "versions").glob("[0-9]*.py"))]
     assert numbers == [f"{number:04}" for number in range(1, len(numbers) + 1)]
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ("ALTER TABLE jobs DROP COLUMN waiting_since", "no jobs.waiting_since"),
+        ("ALTER TABLE jobs ADD COLUMN colour TEXT", "an unknown jobs.colour"),
+        ("DROP TABLE step_progress", "no step_progress.at"),
+    ],
+)
+def test_a_database_made_by_another_state_of_the_same_revision_is_refused_with_what_to_do(empty_db, change, why):
+    schema.upgrade(empty_db)
+    schema.check(empty_db)
+    with empty_db.write() as connection:
+        connection.exec_driver_sql(change)
+    with pytest.raises(schema.UnreleasedSchema, match=why) as refused:
+        schema.check(empty_db)
+    assert "Put it aside" in refused.value.hint

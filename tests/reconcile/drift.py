@@ -450,8 +450,8 @@ def image_abandoned(house: House) -> str:
 
 
 def job_stuck_build(house: House) -> str:
-    """A build whose undo failed."""
-    house.faults("h1", {"operation": "spawn", "error": "HypervisorError"}, {"operation": "destroy", "error": "HypervisorError"})
+    """A build whose undo failed, for a reason that no host has."""
+    house.faults("h1", {"operation": "spawn", "error": "HypervisorError"}, {"operation": "destroy", "error": "KeyError"})
     (instance_uuid,) = house.create()
     with house.conductor():
         house.rest()
@@ -681,6 +681,29 @@ def files_unknown(house: House) -> str:
     return instance_uuid
 
 
+def volume_file_of_a_cut_connect(house: House) -> str:
+    """What a host made of a new volume and could not tell; the volume was made anew elsewhere."""
+    device = house.request_volume(source_type="blank", size_gb=1)
+    build(house, block_devices=(device,))
+    house.add_host("h2")
+    fake(house, "h2").things.put("volumes", device.volume_id, {"path": "x"}, "create_volume")
+    return device.volume_id
+
+
+def volume_file_of_a_free_volume(house: House) -> str:
+    """The same, and nobody has used the volume since."""
+    volume_id = new_volume(house, "available")
+    fake(house).things.put("volumes", volume_id, {"path": "x"}, "create_volume")
+    return volume_id
+
+
+def volume_file_unknown(house: House) -> str:
+    """Bytes of which the database knows nothing."""
+    volume_id = str(uuid.uuid4())
+    fake(house).things.put("volumes", volume_id, {"path": "x"}, "create_volume")
+    return volume_id
+
+
 def base_image_half(house: House) -> str:
     """A transfer whose conductor died."""
     image_id = str(uuid.uuid4())
@@ -751,6 +774,8 @@ MAKERS: dict[str, tuple[str, Callable[[House], str]]] = {
         "files_left": [files_left],
         "files_elsewhere": [files_elsewhere],
         "files_unknown": [files_unknown],
+        "volume_file_misplaced": [volume_file_of_a_cut_connect, volume_file_of_a_free_volume],
+        "volume_file_unknown": [volume_file_unknown],
         "base_image_half": [base_image_half],
         "base_image_damaged": [base_image_damaged],
         "network_left": [network_left],

@@ -27,6 +27,7 @@ from hullwright.persistence.models.networks import networks as networks_table
 from hullwright.persistence.models.networks import subnets as subnets_table
 from reconcile import drift
 from support.house import House
+from support.libvirtd import Libvirtd
 from support.local_hosts import new_network
 from support.virt_hosts import MakeVirtHost, Source, VirtHost, guest_spec, image_of, no_progress
 
@@ -293,13 +294,14 @@ def test_the_entry_of_a_port_without_a_record_is_found_and_swept_and_that_of_a_p
             plumbing.remove_network(connection, network.id)
 
 
-def test_news_of_guests_comes_and_comes_again_after_the_connection_was_lost(host: VirtHost) -> None:
+def test_news_of_guests_comes_and_comes_again_after_the_connection_was_lost(host: VirtHost, libvirt_host: Libvirtd) -> None:
     told: list[str] = []
     assert host.driver.watch(told.append) is True
     try:
         instance_uuid = spawn(host)
         _await(lambda: instance_uuid in told)
-        LibvirtPool.shared()._discard(LibvirtPool.shared()._slot(host.ref.uri), LibvirtPool.shared()._slot(host.ref.uri).connection)
+        libvirt_host.kill()
+        libvirt_host.start()
         told.clear()
         host.driver.power_off(instance_uuid, 0)
         _await(lambda: instance_uuid in told)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import random
+import signal
 import threading
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,6 +26,9 @@ from hullwright.persistence.models.jobs import jobs as jobs_table
 from reconcile import drift
 from support import invariants
 from support.house import House
+
+# Kills leave these behind, and mending them is right.
+_OF_KILLS = {"conductor_stale", "job_orphaned"}
 
 
 def rounds(house: House) -> list[Job]:
@@ -143,36 +146,18 @@ def test_a_round_whose_conductor_dies_is_made_by_the_next(house: House) -> None:
     quick(house)
     house.faults("h1", {"operation": "leftovers", "nth": 2, "kill": True})
     process = house.start_conductor()
-    house.wait(lambda: process.poll() is not None, 20)
+    assert process.wait(20) == -signal.SIGKILL
+    assert outcomes(house) == []
     house.start_conductor()
-    house.wait(lambda: any(outcome["kind"] == "volume_stuck" and outcome["state"] == "mended" for outcome in outcomes(house)), 30)
-
-
-# Kills leave these behind, and mending them is right.
-_OF_KILLS = {"conductor_stale", "job_orphaned"}
-
-
-@pytest.mark.slow
-def test_on_a_busy_house_whose_conductors_are_killed_nothing_healthy_is_mended(tmp_path: Path) -> None:
-    house = House(tmp_path)
-    try:
-        _keep_busy(house)
-    finally:
-        house.close()
+    house.wait(lambda: outcomes(house), 30)
+    mended = [(outcome["kind"], outcome["state"]) for outcome in outcomes(house) if outcome["kind"] not in _OF_KILLS]
+    assert mended == [("volume_stuck", "mended")]
 
 
 @pytest.mark.slow
-@pytest.mark.postgresql
-def test_on_a_busy_house_on_postgresql_nothing_healthy_is_mended(tmp_path: Path, postgres_tables_url: str) -> None:
-    house = House(tmp_path, postgres_tables_url)
-    try:
-        _keep_busy(house)
-    finally:
-        house.close()
-
-
-def _keep_busy(house: House) -> None:
+def test_on_a_busy_house_whose_conductors_are_killed_nothing_healthy_is_mended(house_on_each: House) -> None:
     """100 builds and deletes, two conductors of which one is killed all the time, rounds and a doctor without any patience."""
+    house = house_on_each
     quick(house, interval=0.05, grace_seconds=0.05, sync_power_state_interval=0.05, mend=list(KINDS))
     for number in range(3):
         house.add_host(f"h{number}")
@@ -233,11 +218,7 @@ def _keep_busy(house: House) -> None:
     with house.db.read() as conn:
         powers = jobs.list_jobs(conn, kinds=["stop_instance"])
     assert powers == []
-    with_house_at_rest(house)
-
-
-def with_house_at_rest(house: House) -> None:
-    """What a kill left open is finished by one last conductor, without rounds."""
+    # What a kill left open is finished by one last conductor, without rounds.
     for name in ("interval", "sync_power_state_interval"):
         house.conf.set_override(name, 0.0, group="reconcile")
     with house.conductor():

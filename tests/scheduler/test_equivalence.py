@@ -32,6 +32,7 @@ host_facts = st.builds(
     disk_free_gb=st.just(1),
     cpu_arch=st.sampled_from(["x86_64", "aarch64", "i686"]),
     virt_types=st.sampled_from([("qemu",), ("kvm", "qemu"), ("xen",)]),
+    machine_types=st.sampled_from([("pc", "pc-q35-7.2", "q35"), ("pc",), ()]),
     disk_formats=st.sampled_from([("raw", "qcow2"), ("raw",), ()]),
     extra=st.sampled_from([{}, {"vm_modes": "hvm,xen"}, {"vm_modes": "exe"}]),
 )
@@ -71,7 +72,7 @@ specs = st.builds(
     flavor=st.builds(
         Flavor, id=st.just("1"), name=st.just("f"), vcpus=st.integers(1, 9), memory_mb=st.integers(1, 9), root_gb=st.integers(0, 9)
     ),
-    image_disk_format=st.sampled_from([None, "qcow2", "raw", "ami", "vmdk"]),
+    image_disk_format=st.sampled_from([None, "qcow2", "raw", "ami", "vmdk", "iso"]),
     image_properties=st.fixed_dictionaries(
         {},
         optional={
@@ -79,6 +80,7 @@ specs = st.builds(
             "img_hv_type": st.sampled_from(["kvm", "QEMU", "xapi", "fake", "lxc"]),
             "img_hv_requested_version": st.sampled_from([">=7.0", "<7.2.22", ">=6.2,<8", "==10", "!=6.2", "new"]),
             "hw_vm_mode": st.sampled_from(["hvm", "xen", "pv", "exe"]),
+            "hw_machine_type": st.sampled_from(["q35", "pc", "pc-q35-7.2", "pc-q35"]),
         },
     ),
     availability_zone=st.sampled_from([None, None, "nova", "west", "moon"]),
@@ -138,8 +140,22 @@ def image_reason(spec, facts):
         modes = () if facts is None else facts.extra.get("vm_modes", "hvm").split(",")
         if {"pv": "xen"}.get(wanted, wanted) not in modes:
             return f"without VM mode {wanted}"
+    if (wanted := properties.get("hw_machine_type")) and facts and facts.machine_types and wanted not in facts.machine_types:
+        return f"without machine type {wanted}"
     if (wanted := spec.image_disk_format) and (facts is None or {"ami": "raw"}.get(wanted, wanted) not in facts.disk_formats):
         return f"without disk format {wanted}"
+    return None
+
+
+def service_reason(row, spec):
+    if not row.enabled:
+        return "compute_up", "disabled"
+    if row.forced_down or row.last_seen_at == 0 or row.silent_seconds > 60:
+        return "compute_up", "down"
+    if row.probed_at is not None and AT - row.probed_at < 300:
+        return "compute_up", "in quarantine after failed builds"
+    if spec.availability_zone and row.availability_zone != spec.availability_zone:
+        return "availability_zone", f"outside availability zone {spec.availability_zone}"
     return None
 
 
@@ -153,16 +169,8 @@ def plain_reason(row, have, spec, tried, known):
         return "destination", "ignored as asked"
     if row.name in tried:
         return "retry", f"already tried: {tried[row.name]}"
-    if spec.force_host:
-        return None
-    if not row.enabled:
-        return "compute_up", "disabled"
-    if row.forced_down or row.last_seen_at == 0 or row.silent_seconds > 60:
-        return "compute_up", "down"
-    if row.probed_at is not None and AT - row.probed_at < 300:
-        return "compute_up", "in quarantine after failed builds"
-    if spec.availability_zone and row.availability_zone != spec.availability_zone:
-        return "availability_zone", f"outside availability zone {spec.availability_zone}"
+    if not spec.force_host and (reason := service_reason(row, spec)):
+        return reason
     asked = {"VCPU": spec.flavor.vcpus, "MEMORY_MB": spec.flavor.memory_mb, "DISK_GB": spec.flavor.root_gb}
     words = {"VCPU": "vCPU" if asked["VCPU"] == 1 else "vCPUs", "MEMORY_MB": "MB memory", "DISK_GB": "GB disk"}
     for resource in CLASSES:
@@ -172,7 +180,7 @@ def plain_reason(row, have, spec, tried, known):
         overcommits_itself = asked[resource] > total - reserved
         if overcommits_itself or used + asked[resource] > (total - reserved) * ratio:
             return "capacity", f"lack {asked[resource]} {words[resource]}"
-    reason = image_reason(spec, row.facts)
+    reason = None if spec.force_host else image_reason(spec, row.facts)
     return ("image_properties", reason) if reason else None
 
 
@@ -186,11 +194,13 @@ def plain_weights(rows, have, goes_on_after_a_failure):
     def trust(row):
         return 1 if row.probed_at is not None and goes_on_after_a_failure else -row.failed_builds
 
-    measures = [(1.0, lambda row, resource=resource: free(row, resource)) for resource in CLASSES]
-    version = (1.0, lambda row: row.facts.hypervisor_version if row.facts else 0)
-    for multiplier, measure in [*measures, version, (1_000_000.0, trust)]:
+    measures = [(1.0, 0, lambda row, resource=resource: max(0, free(row, resource))) for resource in CLASSES]
+    version = (1.0, None, lambda row: row.facts.hypervisor_version if row.facts else 0)
+    for multiplier, least, measure in [*measures, version, (1_000_000.0, None, trust)]:
         values = {row.name: measure(row) for row in rows}
-        low, high = min(values.values()), max(values.values())
+        if len(set(values.values())) == 1:
+            continue
+        low, high = min(values.values()) if least is None else least, max(values.values())
         for name, value in values.items():
             sums[name] += multiplier * (value - low) / (high - low) if high > low else 0.0
     return sums

@@ -85,7 +85,7 @@ def test_candidates_tell_what_each_weigher_gave_them(sqlite_db, conf):
     add_host(sqlite_db, "small", memory_mb=4096)
     first, second = Scheduler(sqlite_db, conf).select(spec(), {}).report.candidates
     assert (first.host, first.weight, dict(first.parts)) == ("roomy", 1.0, {"ram": 1.0})
-    assert (second.host, second.weight, dict(second.parts)) == ("small", 0.0, {"ram": 0.0})
+    assert (second.host, second.weight, dict(second.parts)) == ("small", 0.5, {"ram": 0.5})
 
 
 def test_an_explanation_is_what_select_would_answer_and_changes_nothing(db, conf):
@@ -125,7 +125,7 @@ def test_in_detail_every_host_is_told_page_by_page(sqlite_db, conf):
     assert first.more
     assert (first.hosts[0].check, first.hosts[0].reason) == ("capacity", "lack 2048 MB memory")
     assert first.hosts[0].detail == "2048 MB memory asked, 1024 free of 1024 (1024 x 1)"
-    assert first.hosts[1].weight == 0.0
+    assert first.hosts[1].weight == 0.5
     rest = scheduler.explain(spec(2048), detail=True, after="h2", limit=3)
     assert [(each.host, each.fits, each.reason) for each in rest.hosts] == [("h3", True, ""), ("h4", False, "disabled")]
     assert not rest.more

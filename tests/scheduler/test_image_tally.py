@@ -1,5 +1,6 @@
 """Hosts by the images of their instances: the weigher, and that what it needs is read by change."""
 
+import dataclasses
 import random
 
 import pytest
@@ -92,6 +93,17 @@ def test_hosts_weigh_by_the_instances_whose_images_have_the_same_properties(mixe
         "what is not named counts not"
     )
     assert weigh(conf, tally, "abcd", {"os_distro": "macos"}) == dict.fromkeys("abcd", 0.0)
+
+
+def test_a_server_that_boots_from_a_volume_is_weighed_by_the_image_that_the_volume_was_made_of(mixed, conf):
+    tally = ImageTally()
+    read(mixed, tally)
+    conf.set_override("image_props_weight_multiplier", 1.0, "scheduler")
+    columns = Columns([HostRow(number, name) for number, name in enumerate("abcd", 1)])
+    columns.image_tally = tally
+    booting = dataclasses.replace(spec(99, LINUX), image_id=None)
+    [weigher] = weighers.load(["image_properties"], conf)
+    assert weigher.weigh(columns, Request(booting, {}, {}, 0.0, conf)).tolist() == [0.0, 1.0, 5.0, 1.0]
 
 
 def test_notes_of_an_owner_count_only_when_they_are_named(db, conf):

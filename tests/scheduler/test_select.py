@@ -1,7 +1,9 @@
 """Scheduler.select: which host, which alternates, and what is said of the others."""
 
 import dataclasses
+import sys
 import time
+import types
 
 import pytest
 
@@ -18,10 +20,10 @@ from hullwright.scheduler.select import Scheduler
 FACTS = HostFacts("h", "QEMU", 7002022, vcpus=8, memory_mb=16384, disk_gb=100, disk_free_gb=100)
 
 
-def add_host(db: Database, name: str, *, memory_mb: int = 16384, vcpus: int = 8, **facts) -> int:
+def add_host(db: Database, name: str, *, memory_mb: int = 16384, vcpus: int = 8, availability_zone: str = "nova", **facts) -> int:
     told = dataclasses.replace(FACTS, memory_mb=memory_mb, vcpus=vcpus, **facts)
     with db.write() as conn:
-        host = hosts.register(conn, name, f"fake:///{name}", "fake")
+        host = hosts.register(conn, name, f"fake:///{name}", "fake", availability_zone=availability_zone)
         sizes = [Inventory("VCPU", vcpus, 0, 4.0), Inventory("MEMORY_MB", memory_mb), Inventory("DISK_GB", told.disk_gb)]
         hosts.record_facts(conn, name, told, sizes)
     return host.id
@@ -49,7 +51,7 @@ def test_the_host_with_most_room_is_chosen_and_the_next_best_are_alternates(db, 
     assert report.chosen == "large"
     assert report.considered == 4
     assert [found.host for found in report.candidates] == ["large", "middle", "small", "tiny"]
-    assert [found.weight for found in report.candidates][::3] == [1.0, 0.0]
+    assert [found.weight for found in report.candidates][::3] == [1.0, 0.125]
 
 
 def test_negative_multipliers_pack(sqlite_db, conf):
@@ -183,18 +185,24 @@ def test_hosts_where_builds_failed_come_last_until_one_succeeds(sqlite_db, conf)
     assert scheduler.select(spec(), {}).host == "roomy"
 
 
-def test_a_forced_host_skips_the_filters_but_is_not_tried_twice(sqlite_db, conf):
+def test_a_forced_host_skips_the_filters_but_for_room_and_is_not_tried_twice(sqlite_db, conf):
     add_host(sqlite_db, "good")
+    add_host(sqlite_db, "off")
     add_host(sqlite_db, "full", memory_mb=128)
     with sqlite_db.write() as conn:
-        hosts.disable(conn, "full")
+        hosts.disable(conn, "off")
     scheduler = Scheduler(sqlite_db, conf)
-    selection = scheduler.select(spec(force_host="full"), {})
-    assert (selection.host, selection.alternates) == ("full", ())
-    error = refusal(scheduler, spec(force_host="full"), {"full": "spawn failed"})
+    selection = scheduler.select(spec(force_host="off", availability_zone="elsewhere"), {})
+    assert (selection.host, selection.alternates) == ("off", ())
+    with sqlite_db.write() as conn:
+        asked = spec(force_host="off").resources()
+        assert claim_first(conn, selection, asked, "me", "job") == "off"
+    error = refusal(scheduler, spec(force_host="full"), {})
+    assert "1 lack 512 MB memory" in error.text
+    error = refusal(scheduler, spec(force_host="off"), {"off": "spawn failed"})
     assert "1 already tried: spawn failed" in error.text
     error = refusal(scheduler, spec(force_host="nowhere"), {})
-    assert "2 not the host asked for (no host of that name is registered)" in error.text
+    assert "3 not the host asked for (no host of that name is registered)" in error.text
 
 
 def test_a_requested_host_goes_through_the_filters(sqlite_db, conf):
@@ -203,6 +211,18 @@ def test_a_requested_host_goes_through_the_filters(sqlite_db, conf):
     scheduler = Scheduler(sqlite_db, conf)
     assert scheduler.select(spec(requested_host="good"), {}).host == "good"
     assert "1 lack 512 MB memory" in refusal(scheduler, spec(requested_host="full"), {}).text
+
+
+def test_only_the_host_that_has_the_volumes_passes_also_when_it_is_forced(sqlite_db, conf):
+    for number in range(5):
+        add_host(sqlite_db, f"h{number}", memory_mb=16384 + 1024 * number)
+    scheduler = Scheduler(sqlite_db, conf)
+    assert scheduler.select(spec(volume_host="h0"), {}).host == "h0"
+    error = refusal(scheduler, spec(2, volume_host="h0", memory_mb=17000), {})
+    assert "4 not the host that has the bytes of a volume" in error.text
+    error = refusal(scheduler, spec(3, volume_host="gone"), {})
+    assert "5 not the host that has the bytes of a volume (that host is not registered any more)" in error.text
+    assert "not the host that has" in refusal(scheduler, spec(4, volume_host="h0", force_host="h1"), {}).text
 
 
 def test_ignored_hosts_are_left_out(sqlite_db, conf):
@@ -288,8 +308,11 @@ def test_an_unknown_filter_is_refused_at_the_start_and_novas_names_are_known(sql
     conf.set_override("enabled_filters", ["ComputeFilter", "RamFilter", "CoreFilter", "ImagePropertiesFilter"], "scheduler")
     assert [each.name for each in Scheduler(sqlite_db, conf)._filters] == [
         "destination",
+        "retry",
         "compute_up",
+        "availability_zone",
         "capacity",
+        "traits",
         "image_properties",
         "server_group_anti_affinity",
         "server_group_affinity",
@@ -297,3 +320,56 @@ def test_an_unknown_filter_is_refused_at_the_start_and_novas_names_are_known(sql
     conf.set_override("enabled_filters", ["../select"], "scheduler")
     with pytest.raises(UnknownPlugin, match="select"):
         Scheduler(sqlite_db, conf)
+
+
+NOVAS_LINE = [
+    "ComputeFilter",
+    "ComputeCapabilitiesFilter",
+    "ImagePropertiesFilter",
+    "ServerGroupAntiAffinityFilter",
+    "ServerGroupAffinityFilter",
+]
+
+
+def test_with_novas_own_line_of_filters_zone_room_traits_and_failed_hosts_are_heeded_all_the_same(sqlite_db, conf):
+    conf.set_override("enabled_filters", NOVAS_LINE, "scheduler")
+    conf.set_override("available_filters", ["nova.scheduler.filters.all_filters"], "scheduler")
+    add_host(sqlite_db, "small", memory_mb=64, availability_zone="west")
+    add_host(sqlite_db, "east", memory_mb=1024, availability_zone="east")
+    add_host(sqlite_db, "west", memory_mb=1024, availability_zone="west")
+    scheduler = Scheduler(sqlite_db, conf)
+    assert scheduler.select(spec(1, memory_mb=128, availability_zone="west"), {}).host == "west"
+    with pytest.raises(NoValidHost) as caught:
+        scheduler.select(spec(2, memory_mb=128, availability_zone="west"), {"west": "it broke"})
+    assert [(each.check, each.hosts) for each in sorted(caught.value.report.rejections, key=lambda each: each.check)] == [
+        ("availability_zone", ("east",)),
+        ("capacity", ("small",)),
+        ("retry", ("west",)),
+    ]
+    gold = dataclasses.replace(spec(3), flavor=dataclasses.replace(spec(3).flavor, extra_specs={"trait:CUSTOM_GOLD": "required"}))
+    with pytest.raises(NoValidHost, match="without trait CUSTOM_GOLD"):
+        scheduler.select(gold, {})
+
+
+def test_a_filter_of_ones_own_takes_the_place_of_one_that_is_always_on(sqlite_db, conf, monkeypatch):
+    mine = types.ModuleType("mine.capacity")
+    mine.check = lambda hosts, request: iter([(hosts.none(), "refused by mine")])
+    monkeypatch.setitem(sys.modules, "mine.capacity", mine)
+    conf.set_override("available_filters", ["all", "mine.capacity"], "scheduler")
+    conf.set_override("enabled_filters", ["capacity"], "scheduler")
+    add_host(sqlite_db, "a")
+    with pytest.raises(NoValidHost, match="1 refused by mine"):
+        Scheduler(sqlite_db, conf).select(spec(), {})
+
+
+def test_among_hosts_that_are_about_as_free_the_one_where_the_image_lies_is_chosen_and_no_other(sqlite_db, conf):
+    fuller = add_host(sqlite_db, "fuller", memory_mb=262_144, vcpus=64, cached_images=("image",))
+    add_host(sqlite_db, "emptier", memory_mb=262_144, vcpus=64)
+    with sqlite_db.write() as conn:
+        allocations.claim(conn, instance_uuid="other", host_id=fuller, resources=spec(2, memory_mb=2048).resources())
+    asked = spec(1, memory_mb=2048, image_id="image")
+    selection = Scheduler(sqlite_db, conf).select(asked, {})
+    assert (selection.host, selection.report.candidates[1].parts["ram"]) == ("fuller", 1.0)
+    with sqlite_db.write() as conn:
+        allocations.claim(conn, instance_uuid="large", host_id=fuller, resources={"MEMORY_MB": 200_000})
+    assert Scheduler(sqlite_db, conf).select(asked, {}).host == "emptier"

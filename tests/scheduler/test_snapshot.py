@@ -2,6 +2,7 @@
 
 import dataclasses
 import random
+from types import SimpleNamespace
 
 import pytest
 import sqlalchemy as sa
@@ -35,6 +36,17 @@ def read(snapshot: Snapshot) -> int:
     before = snapshot.rows_read
     assert snapshot.refresh(0.0)
     return snapshot.rows_read - before
+
+
+def test_a_long_first_reading_does_not_keep_the_view_old(sqlite_db, monkeypatch):
+    """It reads everything, and tells nothing of what the readings of changes will take."""
+    add_hosts(sqlite_db, 2)
+    moments = iter([0.0, 4.0, 5.0, 9.0, 10.0])  # begun and ended, twice; then asked once more
+    monkeypatch.setattr("hullwright.scheduler.snapshot.time", SimpleNamespace(monotonic=lambda: next(moments)))
+    snapshot = Snapshot(sqlite_db)
+    assert snapshot.refresh(1.0)
+    assert snapshot.refresh(1.0), "five seconds later the view is too old"
+    assert not snapshot.refresh(1.0), "a reading of changes that took so long is good for longer"
 
 
 def used(snapshot: Snapshot, host_id: int, resource: str = "MEMORY_MB") -> int:

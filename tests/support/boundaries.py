@@ -40,7 +40,8 @@ DRIVERS = (
     (LocalVolumeDriver, VolumeDriver),
     (LocalImageDriver, ImageDriver),
 )
-_BY_THE_CLOCK = ("heartbeat", "host-monitor", "facts-", "waiting-room")  # names of threads; what they do comes at times, not in order
+# Names of threads; what they do comes at times, not in order.
+_BY_THE_CLOCK = ("heartbeat", "host-monitor", "facts-", "waiting room", "caretaker", "user-")
 
 
 class Strike(Protocol):
@@ -78,16 +79,18 @@ class Boundaries:
         """One boundary. `is_locked`: inside a transaction, where nothing else of this process may touch the database."""
         if threading.current_thread().name.startswith(_BY_THE_CLOCK) or getattr(self._muted, "on", False):
             return
+        act = None
         with self._lock:
             self._number += 1
             is_here = self._number == self._at
             os.write(self._descriptor, f"{self._number}\t{what}\t{_where()}\n".encode())
-            if self._act is not None and self._act_at and self._number >= self._act_at and not is_locked:
+            if self._act_at and self._number >= self._act_at and not is_locked:
                 act, self._act = self._act, None
-                self._muted.on = True
-                act()
-                self._muted.on = False
             self.has_struck |= is_here
+        if act is not None:  # not under the lock: another thread may wait for that inside a transaction, which whoever acts would wait for
+            self._muted.on = True
+            act()
+            self._muted.on = False
         if is_here:  # what takes long must not keep other threads from their boundaries
             self._strike(self, what, is_locked=is_locked)
 

@@ -5,6 +5,7 @@ Hosts are fake unless a URI is given. Not for: HTTP; see the API's own helpers.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -20,21 +21,24 @@ from typing import Any
 import pytest
 
 from hullwright.conductor.client import Asker, ConductorClient
+from hullwright.conductor.hosts import inventories_of
 from hullwright.conductor.service import Conductor
 from hullwright.conf import opts
 from hullwright.drivers.image.local.store import ImageDirectory
 from hullwright.drivers.registry import Drivers
+from hullwright.objects.builds import Attempt, Job
 from hullwright.objects.flavors import Flavor
-from hullwright.objects.hosts import HostRef, Inventory
+from hullwright.objects.hosts import HostRef
 from hullwright.objects.images import Image
 from hullwright.objects.instances import Instance, RequestSpec
 from hullwright.objects.networks import NetworkRequest
-from hullwright.objects.states import OPEN_JOB_STATES, TaskState, VmState
+from hullwright.objects.states import OPEN_JOB_STATES, JobState, TaskState, VmState
 from hullwright.objects.volumes import BlockDeviceRequest
-from hullwright.persistence import hosts, images, instances, jobs
+from hullwright.persistence import attempts, hosts, images, instances, jobs
 from hullwright.persistence.database import Database, now
 from hullwright.persistence.images import SqlImageStore
 from hullwright.persistence.models import metadata
+from hullwright.persistence.models.jobs import flows as flows_table
 from hullwright.persistence.ports import SqlPortStore
 from hullwright.persistence.volumes import SqlVolumeStore
 from hullwright.persistence.wakeup import Wakeup
@@ -76,7 +80,8 @@ class ChildProcess:
     def send_signal(self, number: int) -> None:
         """Send a signal, if it still runs."""
         if self.poll() is None:
-            os.kill(self.pid, number)
+            with contextlib.suppress(ProcessLookupError):  # it ended just now; the server that forked it has not said so yet
+                os.kill(self.pid, number)
 
     def terminate(self) -> None:
         """SIGTERM: drain."""
@@ -105,7 +110,7 @@ class House:
         self.directory = directory
         self.overrides: dict[str, dict[str, Any]] = {
             "DEFAULT": {"state_path": str(directory)},
-            "conductor": {"lease_seconds": 3.0, "poll_interval": 0.2, "retry_interval": 0.2, "max_leases": 30},
+            "conductor": {"lease_seconds": 3.0, "poll_interval": 0.2, "retry_interval": 0.2, "max_leases": 30, "unknown_job_seconds": 0.5},
             "compute": {"report_interval": 5.0},
         }
         if url is not None:
@@ -124,16 +129,15 @@ class House:
     def add_host(
         self, name: str = "h1", uri: str | None = None, *, vcpus: int = 1000, memory_mb: int = 2_000_000, disk_gb: int = 10_000
     ) -> None:
-        """Register a host and give it room, without waiting for a monitor."""
+        """Register a host and give it the room that its first answer to a conductor's monitor gives it, without waiting for one."""
         driver = "libvirt" if uri else "fake"
         uri = uri or f"fake://{name}?vcpus={vcpus}&memory_mb={memory_mb}&disk_gb={disk_gb}"
         drivers = self.drivers()
         with self.db.write() as connection:
             host = hosts.register(connection, name, uri, driver)
         facts = drivers.virt(HostRef(name, uri, driver)).facts()
-        room = [Inventory("VCPU", vcpus), Inventory("MEMORY_MB", memory_mb), Inventory("DISK_GB", disk_gb)]
         with self.db.write() as connection:
-            hosts.record_facts(connection, host.name, facts, room)
+            hosts.record_facts(connection, host.name, facts, inventories_of(facts, self.conf))
         drivers.close()
 
     def add_image(self, size_bytes: int = 1 << 20) -> str:
@@ -194,6 +198,18 @@ class House:
         self.client.create_servers(batch, ASKER)
         return [instance.uuid for instance in batch]
 
+    def create_by_version(self, version: int) -> str:
+        """A build that another version of the flow began on h1, which this adds, and that waits for a conductor."""
+        self.add_host("h1")
+        self.faults("h1", {"operation": "spawn", "delay": 0.4})
+        with self.conductor():
+            (instance_uuid,) = self.create()
+            self.wait(lambda: self.get(instance_uuid).task_state == TaskState.SPAWNING)
+        factory = {"name": f"hullwright.flows.build.build_instance_v{version}", "args": [], "kwargs": {}}
+        with self.db.write() as connection:
+            connection.execute(flows_table.update().values(meta={"factory": factory}))
+        return instance_uuid
+
     def delete(self, instance_uuid: str) -> None:
         """Post a delete."""
         self.client.delete_server(instance_uuid, ASKER)
@@ -202,6 +218,24 @@ class House:
         """The instance, deleted or not."""
         with self.db.read() as connection:
             return instances.get(connection, instance_uuid, deleted=True)
+
+    def build_of(self, instance_uuid: str) -> Job:
+        """The instance's newest build."""
+        with self.db.read() as connection:
+            found = jobs.latest(connection, instance_uuid, "build_instance")
+        assert found is not None
+        return found
+
+    def attempts_of(self, instance_uuid: str) -> list[Attempt]:
+        """The attempts of its newest build."""
+        job = self.build_of(instance_uuid)
+        with self.db.read() as connection:
+            return attempts.list_for(connection, job.uuid)
+
+    def waits(self, instance_uuid: str) -> bool:
+        """Whether its build waits for room."""
+        job = self.build_of(instance_uuid)
+        return job.state == JobState.QUEUED and job.waits_for is not None
 
     def states(self, uuids: list[str]) -> dict[str, int]:
         """How many of the instances are in which vm_state."""

@@ -23,7 +23,7 @@ from hullwright.persistence.models import metadata
 from hullwright.persistence.models.hosts import hosts
 from hullwright.persistence.models.images import images
 from hullwright.persistence.models.instances import instances
-from hullwright.persistence.models.jobs import jobs
+from hullwright.persistence.models.jobs import attempts, jobs
 from hullwright.persistence.models.networks import addresses, ports, subnets
 from hullwright.persistence.models.volumes import volumes
 from support.house import House
@@ -38,6 +38,7 @@ def check(house: House, *, marker: str | None = None, twins_on: Collection[str] 
     have outlived its build's stay for a while.
     """
     _check_rest(house)
+    check_placed(house)
     _check_drift(house)
     _check_wishes(house)
     _check_fake_hosts(house, twins_on)
@@ -50,6 +51,18 @@ def _check_rest(house: House) -> None:
     with house.db.read() as connection:
         left = connection.execute(sa.select(jobs.c.kind, jobs.c.state, jobs.c.error).where(jobs.c.state.in_(OPEN_JOB_STATES))).all()
     assert left == [], "work is left"
+
+
+def check_placed(house: House) -> None:
+    """Whoever has a host has left the queue for room, and its attempt tells why it is there. It is so at every moment, not only at rest."""
+    with house.db.read() as connection:
+        its = sa.and_(instances.c.uuid == jobs.c.instance_uuid, instances.c.host.is_not(None))
+        waiting = connection.execute(sa.select(jobs.c.uuid).join(instances, its).where(jobs.c.waits_for.is_not(None))).scalars().all()
+        placed = connection.execute(sa.select(attempts).where(attempts.c.host.is_not(None))).all()
+    assert waiting == [], "builds with a host stand in the queue for room"
+    for row in placed:
+        reported = row.report.get("chosen")
+        assert row.host in (reported, *row.alternates), f"attempt {row.number} of {row.job_uuid} is on {row.host}, its report: {reported}"
 
 
 def _check_wishes(house: House) -> None:

@@ -15,7 +15,8 @@ from typing import Any, Protocol
 import pytest
 
 from hullwright.drivers.fake_host import FakeHost
-from hullwright.drivers.libvirt_pool import LibvirtPool, load_libvirt
+from hullwright.drivers.libvirt_binding import load_libvirt
+from hullwright.drivers.libvirt_pool import LibvirtPool
 from hullwright.drivers.network.local.definition import describe
 from hullwright.objects.hosts import HostRef
 from hullwright.objects.networks import Network, Subnet

@@ -110,9 +110,7 @@ class MemoryVolumeStore:
         except KeyError:
             raise VolumeNotFound(id=volume_id) from None
 
-    def reserve(
-        self, instance_uuid: str, project_id: str, user_id: str, devices: Sequence[BlockDeviceRequest]
-    ) -> list[Attachment]:
+    def reserve(self, instance_uuid: str, project_id: str, user_id: str, devices: Sequence[BlockDeviceRequest]) -> list[Attachment]:
         with self._lock:
             return [self._reserve(instance_uuid, project_id, user_id, device) for device in devices]
 

@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 
 from hullwright.conf import opts
-from hullwright.drivers.libvirt_pool import LibvirtPool, is_gone, load_libvirt
+from hullwright.drivers.libvirt_binding import is_gone, load_libvirt
+from hullwright.drivers.libvirt_pool import LibvirtPool
 from hullwright.drivers.virt.libvirt.driver import LibvirtDriver
 from hullwright.objects.guests import GuestSpec
 from hullwright.objects.hosts import HostRef

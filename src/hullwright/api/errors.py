@@ -106,15 +106,10 @@ class ErrorHandlers:
     def unexpected(self, req: falcon.Request, resp: falcon.Response, error: Exception, params: Mapping[str, Any]) -> None:
         """A defect: its trace goes to the log, the client gets the class's name and the request id's header."""
         LOG.exception("%s %s: unexpected error", req.method, req.path)
-        message = (
-            "Unexpected API Error. Please report it with the request id of this answer and what the log says.\n"
-            f"{type(error)}"
-        )
+        message = f"Unexpected API Error. Please report it with the request id of this answer and what the log says.\n{type(error)}"
         self._answer(req, resp, 500, message, None)
 
-    def _answer(
-        self, req: falcon.Request, resp: falcon.Response, status: int, message: str, error: HullwrightError | None
-    ) -> None:
+    def _answer(self, req: falcon.Request, resp: falcon.Response, status: int, message: str, error: HullwrightError | None) -> None:
         resp.status = status
         resp.content_type = "application/json; charset=UTF-8"
         resp.data = orjson.dumps(self._body_form(req.path)(status, message, error))

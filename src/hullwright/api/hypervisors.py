@@ -106,9 +106,7 @@ class Hypervisors(Resource):
             raise bad_parameter("with_servers", value, "It is not a boolean.")
         return value is not None and truth(value)
 
-    def _brief(
-        self, host: Host, _page: HostPage, minor: int, servers: dict[str, list[tuple[str, str]]] | None
-    ) -> dict[str, Any]:
+    def _brief(self, host: Host, _page: HostPage, minor: int, servers: dict[str, list[tuple[str, str]]] | None) -> dict[str, Any]:
         shown: dict[str, Any] = {
             "id": host.uuid if minor >= _UUIDS_SINCE else host.id,
             "hypervisor_hostname": host.name,
@@ -119,9 +117,7 @@ class Hypervisors(Resource):
             shown["servers"] = [{"uuid": uuid, "name": name} for uuid, name in servers.get(host.name, [])]
         return shown
 
-    def _detail(
-        self, host: Host, page: HostPage, minor: int, servers: dict[str, list[tuple[str, str]]] | None
-    ) -> dict[str, Any]:
+    def _detail(self, host: Host, page: HostPage, minor: int, servers: dict[str, list[tuple[str, str]]] | None) -> dict[str, Any]:
         shown = self._brief(host, page, minor, servers)
         facts = host.facts
         shown["service"] = {
@@ -135,9 +131,7 @@ class Hypervisors(Resource):
         if minor >= _BRIEF_SINCE:
             shown["uptime"] = None  # libvirt does not tell it
             return shown
-        cpu = (
-            {"arch": facts.cpu_arch, "model": facts.cpu_model, "features": list(facts.cpu_features)} if facts else {}
-        )
+        cpu = {"arch": facts.cpu_arch, "model": facts.cpu_model, "features": list(facts.cpu_features)} if facts else {}
         shown["cpu_info"] = cpu if minor >= 28 else orjson.dumps(cpu).decode()
         return shown | _amounts(host, page)
 

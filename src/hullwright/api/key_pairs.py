@@ -45,9 +45,7 @@ def generate() -> tuple[str, str]:
     from cryptography.hazmat.primitives.asymmetric import rsa
 
     key = rsa.generate_private_key(public_exponent=65537, key_size=_RSA_BITS)
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
-    )
+    private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption())
     public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
     return private.decode(), f"{public.decode()} Generated-by-Hullwright"
 
@@ -91,9 +89,7 @@ class KeyPairs(Resource):
         with self.context.db.write() as conn:
             if key_pairs.count(conn, user_id) >= MAX_KEY_PAIRS:
                 raise Forbidden(reason="Quota exceeded, too many key pairs.")
-            key_pairs.create(
-                conn, user_id=user_id, name=given["name"], type="ssh", fingerprint=print_of_key, public_key=public
-            )
+            key_pairs.create(conn, user_id=user_id, name=given["name"], type="ssh", fingerprint=print_of_key, public_key=public)
         shown = {"name": given["name"], "public_key": public, "fingerprint": print_of_key, "user_id": user_id}
         if private is not None:
             shown["private_key"] = private

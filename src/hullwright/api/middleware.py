@@ -84,8 +84,11 @@ class Microversion:
         parts = req.path.split("/", 3)  # "", "v2.1", first, rest
         if len(parts) > 3 and parts[2] not in self._resources and parts[3].split("/", 1)[0] in self._resources:
             if parts[2] != req.context.caller.project_id:
-                raise HttpError(400, f"Malformed request URL: URL's project_id '{parts[2]}' doesn't match Context's project_id "
-                                f"'{req.context.caller.project_id}'")
+                raise HttpError(
+                    400,
+                    f"Malformed request URL: URL's project_id '{parts[2]}' doesn't match Context's project_id "
+                    f"'{req.context.caller.project_id}'",
+                )
             req.path = f"{COMPUTE_PREFIX}/{parts[3]}"
 
     def process_response(self, req: falcon.Request, resp: falcon.Response, resource: Any, succeeded: bool) -> None:

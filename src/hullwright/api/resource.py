@@ -51,9 +51,7 @@ class Resource:
         """
         return self.context.policy.require(req, rule)
 
-    def server(
-        self, req: falcon.Request, uuid: str, rule: str, *, deleted: bool = False, unlocked: bool = False
-    ) -> RowMapping:
+    def server(self, req: falcon.Request, uuid: str, rule: str, *, deleted: bool = False, unlocked: bool = False) -> RowMapping:
         """The row of a server that the caller may do `rule` to; those of others do not exist for him.
 
         `unlocked`: refuse a locked server to whom its lock holds.

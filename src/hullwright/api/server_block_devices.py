@@ -13,9 +13,11 @@ from uuid import UUID, uuid4
 
 from sqlalchemy.engine import Connection
 
+from hullwright.api import guest_shape
 from hullwright.api.context import Caller
 from hullwright.api.schemas.parts import truth
 from hullwright.api.server_images import usable_image
+from hullwright.objects.disks import given_name
 from hullwright.objects.errors import BadRequest, VolumeNotFound
 from hullwright.objects.flavors import Flavor
 from hullwright.objects.images import Image
@@ -32,6 +34,7 @@ class Disks:
     devices: tuple[BlockDeviceRequest, ...] = ()
     local_image_id: str | None = None  # of the root disk, if an entry names it
     root_image: Image | None = None  # that fills the root volume, or filled it
+    host: str | None = None  # the only one that has the bytes of the volumes given
 
     @property
     def root_is_volume(self) -> bool:
@@ -39,8 +42,8 @@ class Disks:
         return any(device.boot_index == 0 for device in self.devices)
 
 
-def choose(conn: Connection, server: Mapping[str, Any], flavor: Flavor, who: Caller, count: int) -> Disks:
-    """The disks of a request's `server`.
+def choose(conn: Connection, server: Mapping[str, Any], flavor: Flavor, who: Caller, count: int, *, volumes_move: bool) -> Disks:
+    """The disks of a request's `server`. `volumes_move`: every host reaches every volume, wherever it was first used.
 
     Raises: BadRequest.
     """
@@ -50,7 +53,7 @@ def choose(conn: Connection, server: Mapping[str, Any], flavor: Flavor, who: Cal
     if not first and not second:
         return Disks()
     entries: Sequence[Mapping[str, Any]] = second or _from_version_1(first or [], server.get("imageRef"))
-    reader = _Reader(conn, flavor, who, count, str(server.get("imageRef") or ""))
+    reader = _Reader(conn, flavor, who, count, str(server.get("imageRef") or ""), volumes_move)
     return reader.read(entries)
 
 
@@ -82,13 +85,15 @@ def _from_version_1(entries: Sequence[Mapping[str, Any]], image_ref: str | None)
 
 
 class _Reader:
-    def __init__(self, conn: Connection, flavor: Flavor, who: Caller, count: int, image_ref: str) -> None:
+    def __init__(self, conn: Connection, flavor: Flavor, who: Caller, count: int, image_ref: str, volumes_move: bool) -> None:
         self._conn = conn
         self._flavor = flavor
         self._who = who
         self._count = count
         self._image_ref = image_ref
         self._root_image: Image | None = None
+        self._volumes_move = volumes_move
+        self._hosts: dict[str, str] = {}  # that have bytes of existing volumes -> one of these
 
     def read(self, entries: Sequence[Mapping[str, Any]]) -> Disks:
         devices: list[BlockDeviceRequest] = []
@@ -103,24 +108,24 @@ class _Reader:
             if target == "volume":
                 devices.append(self._volume(entry, source, boot_index))
             elif source == "image":
+                _check_local(entry)
                 local_image_id = self._local_image(entry, boot_index)
             elif source == "blank":
+                _check_local(entry)
                 self._local_blank(entry)
             else:
                 raise _invalid(f"a {source} cannot become a local disk")
         self._check_order(devices, boot_indexes, local_image_id)
-        return Disks(tuple(devices), local_image_id, self._root_image)
+        return Disks(tuple(devices), local_image_id, self._root_image, next(iter(self._hosts), None))
 
-    def _check_order(
-        self, devices: Sequence[BlockDeviceRequest], boot_indexes: list[int], local_image_id: str | None
-    ) -> None:
+    def _check_order(self, devices: Sequence[BlockDeviceRequest], boot_indexes: list[int], local_image_id: str | None) -> None:
         if self._image_ref and local_image_id is None:
             boot_indexes = [0, *boot_indexes]  # the image's own disk
         if sorted(boot_indexes) != list(range(len(boot_indexes))):
             raise BadRequest(
                 "Block Device Mapping is Invalid: Boot sequence for the instance and image/block device mapping combination is not valid."
             )
-        names = [device.device_name for device in devices if device.device_name]
+        names = [given_name(device.device_name) for device in devices if device.device_name]
         if len(set(names)) != len(names):
             raise _invalid("a device name is given more than once")
         existing = [device.volume_id for device in devices if not device.created_by_build]
@@ -134,6 +139,7 @@ class _Reader:
             raise _invalid(f"device type {entry['device_type']} is not supported for volumes, only disk is")
         if entry.get("guest_format"):
             raise _invalid("a volume is not formatted: leave guest_format out")
+        guest_shape.refuse_device(entry.get("disk_bus"), entry.get("device_name"))
         size_gb = int(entry["volume_size"]) if entry.get("volume_size") is not None else None
         device = BlockDeviceRequest(
             attachment_id=str(uuid4()),
@@ -166,13 +172,16 @@ class _Reader:
         if self._count > 1:
             raise BadRequest("Cannot attach one or more volumes to multiple instances")
         if volume.status != "available":
-            raise BadRequest(
-                f"Invalid volume: Volume {volume.id} status must be available to attach, but it is {volume.status}."
-            )
+            raise BadRequest(f"Invalid volume: Volume {volume.id} status must be available to attach, but it is {volume.status}.")
         if device.boot_index == 0 and not volume.bootable:
             raise BadRequest(f"Block Device {volume.id} is not bootable.")
         if device.boot_index == 0 and volume.image_id:
             self._root_image = _image_or_none(self._conn, volume.image_id, self._who)
+        if volume.host is not None and not self._volumes_move:
+            self._hosts.setdefault(volume.host, volume.id)
+            if len(self._hosts) > 1:
+                first, second = self._hosts.values()
+                raise _invalid(f"the bytes of volumes {first} and {second} are on different hosts, and local volumes do not move")
         return replace(device, volume_id=volume.id, size_gb=volume.size_gb)
 
     def _find(self, volume_id: str) -> Volume:
@@ -207,6 +216,16 @@ def _source(entry: Mapping[str, Any]) -> str:
     if source is None:
         raise _invalid("an entry needs a source_type")
     return str(source)
+
+
+def _check_local(entry: Mapping[str, Any]) -> None:
+    """Refuse what a local disk would not be: it is made as the image and the flavor say."""
+    if entry.get("device_type") not in (None, "disk"):
+        raise _invalid(f"device type {entry['device_type']} is not supported for a local disk, only disk is")
+    if entry.get("disk_bus"):
+        raise _invalid("the bus of a local disk is the image's: set its property hw_disk_bus")
+    if entry.get("tag"):
+        raise _invalid("a local disk has no tag: guests are told those of volumes and cards")
 
 
 def _boot_index(entry: Mapping[str, Any]) -> int | None:

@@ -18,9 +18,8 @@ import falcon
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from hullwright.api import server_block_devices, server_networks
+from hullwright.api import guest_shape, server_block_devices, server_networks, unheeded
 from hullwright.api.context import ApiContext, Caller, microversion
-from hullwright.api.extra_specs import refuse_unheeded
 from hullwright.api.links import plain_address
 from hullwright.api.network.security_groups import default_group_id
 from hullwright.api.schemas.parts import truth
@@ -69,10 +68,13 @@ def prepare(context: ApiContext, req: falcon.Request, body: Mapping[str, Any]) -
     hints = body.get("os:scheduler_hints") or body.get("OS-SCH-HNT:scheduler_hints") or {}
     with context.db.read() as conn:
         flavor = _flavor(conn, server["flavorRef"], who)
-        disks = server_block_devices.choose(conn, server, flavor, who, count)
+        volumes_move = context.conf.volume.driver != "local" or context.conf.volume.shared
+        disks = server_block_devices.choose(conn, server, flavor, who, count, volumes_move=volumes_move)
         image = _image(conn, server, disks, flavor, context, who)
         cards = server_networks.choose(conn, server.get("networks"), who, count)
         place = _placement(conn, server, context, who)
+        if disks.host is not None:
+            _check_volume_host(conn, disks.host, place)
         key_data = _key_data(conn, server.get("key_name"), who)
         if hints.get("group"):
             hints = {**hints, "group": _group(conn, hints["group"], who)}
@@ -80,7 +82,13 @@ def prepare(context: ApiContext, req: falcon.Request, body: Mapping[str, Any]) -
     reservation_id = "r-" + "".join(random.choices(_LOWER, k=8))
     at = now()
     found_image = image or disks.root_image
-    config_drive = truth(server.get("config_drive") or False)
+    properties = dict(found_image.properties) if found_image else {}
+    unheeded.refuse_properties(properties)
+    guest_shape.refuse_properties(properties)
+    config_drive = (
+        context.conf.force_config_drive or truth(server.get("config_drive") or False) or properties.get("img_config_drive") == "mandatory"
+    )
+    guest_shape.refuse_crowd(disks.devices, properties, flavor, config_drive=config_drive)
     batch = []
     for index in range(count):
         uuid = str(uuid4())
@@ -91,19 +99,20 @@ def prepare(context: ApiContext, req: falcon.Request, body: Mapping[str, Any]) -
             user_id=who.user_id,
             flavor=flavor,
             image_id=image.id if image else None,
-            image_properties=dict(found_image.properties) if found_image else {},
+            image_properties=properties,
             image_disk_format=found_image.disk_format if found_image else None,
             image_min_ram_mb=found_image.min_ram_mb if found_image else 0,
             image_min_disk_gb=found_image.min_disk_gb if found_image else 0,
             availability_zone=place.availability_zone,
             force_host=place.force_host,
             requested_host=place.requested_host,
+            volume_host=disks.host,
             networks=cards if index == 0 else server_networks.again(cards),
             block_devices=disks.devices if index == 0 else server_block_devices.again(disks.devices),
             scheduler_hints=hints,
             config_drive=config_drive,
-            # Who names the one host leaves nothing to try.
-            max_attempts=1 if place.force_host else context.conf.scheduler.max_attempts,
+            # Who names the one host, or a volume that is there, leaves nothing to try.
+            max_attempts=1 if place.force_host or disks.host else context.conf.scheduler.max_attempts,
             wait_seconds=wait_seconds,
         )
         batch.append(
@@ -195,13 +204,11 @@ def _flavor(conn: Connection, ref: str | int, who: Caller) -> Flavor:
         raise BadRequest(error.text) from None
     if flavor.disabled or not (flavor.is_public or who.is_admin):
         raise BadRequest(FlavorNotFound(id=flavor_id).text)
-    refuse_unheeded(flavor.extra_specs)
+    unheeded.refuse_specs(flavor.extra_specs)
     return flavor
 
 
-def _image(
-    conn: Connection, server: Mapping[str, Any], disks: Disks, flavor: Flavor, context: ApiContext, who: Caller
-) -> Image | None:
+def _image(conn: Connection, server: Mapping[str, Any], disks: Disks, flavor: Flavor, context: ApiContext, who: Caller) -> Image | None:
     """The image of a local root disk; None when the root disk is a volume."""
     image_id = server.get("imageRef") or disks.local_image_id
     if not image_id:
@@ -209,8 +216,7 @@ def _image(
             if not disks.devices:
                 raise BadRequest("Invalid imageRef provided: a server boots from an image or a volume.")
             raise BadRequest(
-                "Block Device Mapping is Invalid: Boot sequence for the instance and image/block device mapping combination "
-                "is not valid."
+                "Block Device Mapping is Invalid: Boot sequence for the instance and image/block device mapping combination is not valid."
             )
         if disks.root_image:
             check_fits(disks.root_image, flavor, on_local_disk=False)
@@ -245,6 +251,18 @@ def _placement(conn: Connection, server: Mapping[str, Any], context: ApiContext,
     if zone and zone not in zones:
         raise BadRequest("The requested availability zone is not available")
     return Placement(zone or None, forced_host, requested)
+
+
+def _check_volume_host(conn: Connection, host: str, place: Placement) -> None:
+    """Refuse a request for a host or a zone that is not the one where its volumes' bytes are."""
+    because = "the volume's bytes are on another host, and local volumes do not move."
+    for wanted in (place.force_host, place.requested_host):
+        if wanted not in (None, host):
+            raise BadRequest(f"The server cannot be on host {wanted}: {because}")
+    if place.availability_zone:
+        zone = conn.scalar(sa.select(hosts.c.availability_zone).where(hosts.c.name == host))
+        if zone not in (None, place.availability_zone):
+            raise BadRequest(f"The server cannot be in availability zone {place.availability_zone}: {because}")
 
 
 def _group(conn: Connection, uuid: str, who: Caller) -> str:

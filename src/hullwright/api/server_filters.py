@@ -116,9 +116,7 @@ def read(context: ApiContext, req: falcon.Request, who: Caller) -> ServerQuery:
     if reader.matching():
         where.extend(reader.conditions)
     marker = last(req, "marker")
-    return ServerQuery(
-        where, _sort(req, who, context, minor), marker, page_limit(req, context.conf.api.max_limit), reader.nothing
-    )
+    return ServerQuery(where, _sort(req, who, context, minor), marker, page_limit(req, context.conf.api.max_limit), reader.nothing)
 
 
 def _refuse_unknown(req: falcon.Request, minor: int) -> None:

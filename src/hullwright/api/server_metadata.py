@@ -79,9 +79,7 @@ class ServerMetadata(Resource):
         self._change(req, server_id, without)
         resp.status = 204
 
-    def _change(
-        self, req: falcon.Request, server_id: str, change: Callable[[Mapping[str, str]], Mapping[str, str]]
-    ) -> Mapping[str, str]:
+    def _change(self, req: falcon.Request, server_id: str, change: Callable[[Mapping[str, str]], Mapping[str, str]]) -> Mapping[str, str]:
         row = self.server(req, server_id, "os-server-metadata", unlocked=True)
         most = self.context.conf.api.metadata_items
         with self.context.db.write() as conn:

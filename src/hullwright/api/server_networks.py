@@ -103,9 +103,7 @@ def _on_network(card: Mapping[str, Any], count: int) -> NetworkRequest:
         raise BadRequest(f"Bad networks format: network uuid is not in proper format ({card['uuid'][:100]})") from None
     if card.get("fixed_ip") and count > 1:
         raise BadRequest("Invalid fixed IP Address and max count: several servers cannot have one address.")
-    return NetworkRequest(
-        port_id=str(uuid4()), network_id=network_id, fixed_ip=plain_address(card.get("fixed_ip")), tag=card.get("tag")
-    )
+    return NetworkRequest(port_id=str(uuid4()), network_id=network_id, fixed_ip=plain_address(card.get("fixed_ip")), tag=card.get("tag"))
 
 
 def _check_network(conn: Connection, network: Network, request: NetworkRequest, who: Caller) -> None:
@@ -118,8 +116,6 @@ def _check_network(conn: Connection, network: Network, request: NetworkRequest, 
     address = ipaddress.ip_address(request.fixed_ip)
     if not any(address in ipaddress.ip_network(subnet.cidr) for subnet in network.subnets):
         raise BadRequest(f"Fixed IP {address} is not a valid ip address for network {network.id}.")
-    taken = sa.select(addresses.c.port_id).where(
-        addresses.c.network_id == network.id, addresses.c.address == str(address)
-    )
+    taken = sa.select(addresses.c.port_id).where(addresses.c.network_id == network.id, addresses.c.address == str(address))
     if conn.execute(taken).first() is not None:
         raise BadRequest(f"Fixed IP address {address} is already in use on network {network.id}.")

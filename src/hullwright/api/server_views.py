@@ -11,6 +11,7 @@ from sqlalchemy.engine import RowMapping
 
 from hullwright.api import server_states
 from hullwright.api.links import Links, iso, iso_micro
+from hullwright.objects.disks import root_device
 from hullwright.objects.hosts import is_up
 from hullwright.objects.networks import Port
 from hullwright.persistence.instances import guest_name
@@ -123,7 +124,8 @@ class ServerView:
             server[prefix + "ramdisk_id"] = properties.get("ramdisk_id", "")
             server[prefix + "launch_index"] = row["launch_index"]
             server[prefix + "reservation_id"] = row["reservation_id"]
-            server[prefix + "root_device_name"] = "/dev/vda"
+            roots = [device.get("disk_bus") for device in spec.get("block_devices") or () if device.get("boot_index") == 0]
+            server[prefix + "root_device_name"] = root_device(roots, properties)
             server[prefix + "user_data"] = row["user_data"]
 
     def _add_later(

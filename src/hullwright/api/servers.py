@@ -161,4 +161,3 @@ class Server(Resource):
             group = server_groups.of_instance(conn, row["uuid"])
         view = view_for(self.context, req, caller(req))
         send(resp, {"server": view.detail(row, related, groups=[group] if group else [])})
-

@@ -76,6 +76,17 @@ def server(client: http.Client, wanted: str) -> dict[str, Any]:
     return _one("server", wanted, found)
 
 
+def recorded_server(client: http.Client, wanted: str) -> str:
+    """The id of the server of that id or name; of one that is deleted only the id finds its record, so it is taken for one.
+
+    Raises: Ambiguous.
+    """
+    try:
+        return str(server(client, wanted)["id"])
+    except NoSuch:
+        return wanted
+
+
 def _is_uuid(text: str) -> bool:
     try:
         return str(uuid.UUID(text)) == text.lower()

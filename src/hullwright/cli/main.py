@@ -56,6 +56,7 @@ COMMANDS = {
     "server queue": "queue:List",
     "server timeline": "timeline:Timeline",
     "server console-log": "servers:ConsoleLog",
+    "job release": "jobs:Release",
 }
 
 

@@ -68,12 +68,10 @@ class Why(ApiCommand, Lister):
 
     def take_action(self, parsed_args: argparse.Namespace) -> Table:
         """Read the attempts on record, or ask."""
-        try:
+        if parsed_args.now or parsed_args.full:
             identity = find.server(self.client, parsed_args.server)["id"]
-        except find.NoSuch:
-            if parsed_args.now or parsed_args.full:
-                raise
-            identity = parsed_args.server  # the record outlives the server
+        else:
+            identity = find.recorded_server(self.client, parsed_args.server)
         if parsed_args.full:
             return ("Host", "Fits", "Weight", "Check", "Reason", "More"), self._every_host(identity)
         if parsed_args.now:

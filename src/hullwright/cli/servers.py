@@ -91,7 +91,6 @@ class Create(ApiCommand, ShowOne):
         parser.add_argument("--user-data", type=Path, metavar="FILE", help="what the guest finds on its config drive")
         parser.add_argument("--key-name")
         parser.add_argument("--availability-zone")
-        parser.add_argument("--no-config-drive", action="store_true", help="give the guest no config drive")
         parser.add_argument("--property", type=pair, action="append", default=[], metavar="KEY=VALUE", help="metadata of the server")
         waits = "for how long the build may wait for room when no host fits"
         parser.add_argument("--wait-for-capacity", type=int, metavar="SECONDS", help=waits)
@@ -124,7 +123,7 @@ class Create(ApiCommand, ShowOne):
             "name": parsed_args.name,
             "flavorRef": find.flavor(self.client, parsed_args.flavor)["id"],
             "networks": [{"uuid": find.network(self.client, name)["id"]} for name in parsed_args.network] or "none",
-            "config_drive": not parsed_args.no_config_drive,
+            "config_drive": True,
         }
         if parsed_args.image:
             body["imageRef"] = find.image(self.client, parsed_args.image)["id"]

@@ -127,8 +127,8 @@ class Supervisor:
         self._selector.register(child.pidfd, selectors.EVENT_READ, (child, "end"))
 
     def _read(self, child: Child) -> None:
-        assert child.process is not None
-        assert child.process.stdout is not None
+        if child.process is None or child.process.stdout is None or child.process.stdout.closed:
+            return  # told in the same batch as its end, which has read it out
         try:
             data = os.read(child.process.stdout.fileno(), 1 << 16)
         except BlockingIOError:

@@ -31,10 +31,7 @@ class Timeline(ApiCommand, Lister):
 
     def take_action(self, parsed_args: argparse.Namespace) -> Table:
         """Fetch its builds, oldest first."""
-        try:
-            identity = find.server(self.client, parsed_args.server)["id"]
-        except find.NoSuch:
-            identity = parsed_args.server  # the record outlives the server
+        identity = find.recorded_server(self.client, parsed_args.server)
         found = builds.list_for(self.client, identity, "all" if parsed_args.all else "build_instance")
         if not found:
             raise find.NoSuch(kind="server", name=parsed_args.server)

@@ -138,9 +138,7 @@ class ConductorClient:
 
         Raises: InstanceNotFound, UnexpectedTaskStateError.
         """
-        return self._change(
-            uuid, STOP, asker, (VmState.ACTIVE, VmState.ERROR), (None,), TaskState.POWERING_OFF, {}
-        )
+        return self._change(uuid, STOP, asker, (VmState.ACTIVE, VmState.ERROR), (None,), TaskState.POWERING_OFF, {})
 
     def reboot_server(self, uuid: str, asker: Asker, *, hard: bool) -> str:
         """Have a guest rebooted: asked to (soft), or switched off and on (hard).
@@ -166,9 +164,7 @@ class ConductorClient:
             )
         return self._change(uuid, REBOOT, asker, (VmState.ACTIVE,), (None,), TaskState.REBOOTING, {"hard": False})
 
-    def query(
-        self, kind: str, instance_uuid: str, args: Mapping[str, Any], timeout_seconds: float, request_id: str | None = None
-    ) -> Any:
+    def query(self, kind: str, instance_uuid: str, args: Mapping[str, Any], timeout_seconds: float, request_id: str | None = None) -> Any:
         """Ask something about a guest that only its host knows, and wait for the answer.
 
         Raises: QueryTimedOut, QueryFailed.
@@ -176,9 +172,7 @@ class ConductorClient:
         inputs = {"instance_uuid": instance_uuid, **args}
         # A question is no part of the instance's queue: it must not wait behind a build, so it names the instance in its inputs only.
         with self._db.write() as conn:
-            job_uuid = jobs.post(
-                conn, kind=kind, instance_uuid=None, inputs=inputs, request_id=request_id, rank=jobs.RANK_QUERY
-            )
+            job_uuid = jobs.post(conn, kind=kind, instance_uuid=None, inputs=inputs, request_id=request_id, rank=jobs.RANK_QUERY)
         self._wakeup.poke()
         try:
             job = self._wait(job_uuid, timeout_seconds)
@@ -217,9 +211,7 @@ class ConductorClient:
         inputs: Mapping[str, Any],
     ) -> str:
         with self._db.write() as conn:
-            instances.transition(
-                conn, uuid, expected_vm_state=vm_states, expected_task_state=task_states, task_state=to
-            )
+            instances.transition(conn, uuid, expected_vm_state=vm_states, expected_task_state=task_states, task_state=to)
             job_uuid = self._post(conn, kind, uuid, inputs, asker)
         self._wakeup.poke()
         return job_uuid
@@ -254,4 +246,3 @@ class ConductorClient:
             user_id=asker.user_id,
             job_uuid=job["uuid"],
         )
-

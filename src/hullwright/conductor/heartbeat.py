@@ -7,14 +7,17 @@ is no wall clock, which may be set, and it does not stand still while the machin
 from __future__ import annotations
 
 import contextlib
+import functools
+import hashlib
 import logging
 import os
 import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from hullwright.persistence import conductors
 from hullwright.persistence.database import Database, DatabaseUnavailable
@@ -48,14 +51,14 @@ class Heartbeat:
         Raises: DatabaseUnavailable.
         """
         with self._db.write() as connection:
-            gone = conductors.retire_same_process(connection, self._hostname, _is_same_process)
+            gone = conductors.retire_dead(connection, _is_gone)
         if gone:
             LOG.info("Found %d conductor(s) of this machine whose process is gone; their jobs are taken over", len(gone))
         self._enlist()
         self._thread.start()
 
     def _enlist(self) -> None:
-        fresh, started = str(uuid.uuid4()), _clock()
+        fresh, started = _new_id(), _clock()
         with self._db.write() as connection:
             conductors.enlist(
                 connection,
@@ -101,6 +104,30 @@ class Heartbeat:
 def _clock() -> float:
     """Seconds that have really passed, those asleep included; from the machine's start."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+@functools.cache
+def _here() -> bytes:
+    """Six bytes that stand for this run of this kernel and this namespace of process numbers: where a number means the same process.
+
+    A host's name does not tell: containers, and machines made from one image, may share it.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_bytes().strip()
+        namespace = os.stat("/proc/self/ns/pid")
+    except OSError:
+        return os.urandom(6)  # nobody's: leases alone tell who is gone
+    return hashlib.sha256(b"%s %d %d" % (boot, namespace.st_dev, namespace.st_ino)).digest()[:6]
+
+
+def _new_id() -> str:
+    """A random UUID whose node, the last six bytes, says where its process is."""
+    return str(uuid.UUID(bytes=os.urandom(10) + _here(), version=4))
+
+
+def _is_gone(row: Mapping[str, Any]) -> bool:
+    """Whether an enlisted conductor was a process of here that is no more. Of any other its lease tells."""
+    return str(row["id"]).replace("-", "").endswith(_here().hex()) and not _is_same_process(row["pid"], row["started_at"])
 
 
 def _is_same_process(pid: int, started_at: float) -> bool:

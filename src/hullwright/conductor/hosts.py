@@ -113,6 +113,8 @@ class HostMonitor:
                 self._ask_due()
             except DatabaseUnavailable as error:
                 log.warning("hosts are not looked after: %s", error)
+            except Exception:  # without this thread no host would be asked, and none be marked down, until a restart
+                log.exception("hosts could not be looked after")
             answers = self._collect(pause)
             if answers is None:
                 return
@@ -120,6 +122,17 @@ class HostMonitor:
                 self._note(answers)
             except DatabaseUnavailable as error:
                 log.warning("%d answers of hosts could not be noted: %s", len(answers), error)
+            except Exception:
+                log.exception("%d answers of hosts could not be noted together", len(answers))
+                self._note_singly(answers)
+
+    def _note_singly(self, answers: list[tuple[str, HostFacts | str]]) -> None:
+        """One that cannot be noted is that host's trouble alone."""
+        for answer in answers:
+            try:
+                self._note([answer])
+            except Exception:
+                log.exception("the answer of host %s could not be noted", answer[0])
 
     def _collect(self, pause_seconds: float) -> list[tuple[str, HostFacts | str]] | None:
         """Wait for an answer, then take all that are there: one transaction notes them. None: stop."""
@@ -161,8 +174,9 @@ class HostMonitor:
         self._note([(name, self._overdue_text()) for name in still_silent])
         for host in due:
             if host.name not in self._asked:  # else it still owes us an answer, and is not asked twice
+                thread = threading.Thread(target=self._ask, args=(host,), name=f"facts-{host.name}", daemon=True)
+                thread.start()  # may raise, where the machine has no thread to give: then the host was not asked
                 self._asked[host.name] = _Question(time.monotonic())
-                threading.Thread(target=self._ask, args=(host,), name=f"facts-{host.name}", daemon=True).start()
 
     def _ask(self, host: Host) -> None:
         answer: HostFacts | str

@@ -6,7 +6,7 @@ another conductor.
 
 from __future__ import annotations
 
-import dataclasses
+import datetime
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -16,14 +16,16 @@ from typing import Any
 
 from taskflow import states as flow_states
 
-from hullwright.conductor import queries
+import hullwright
+from hullwright.conductor import parking, queries
 from hullwright.conductor.engine import Graphs, ParallelEngine, SerialEngine
+from hullwright.conductor.intake import PassedOver
 from hullwright.flows import catalog
 from hullwright.flows.context import RunContext, Shared
 from hullwright.objects.builds import Job
 from hullwright.objects.errors import HullwrightError, HypervisorTimeout, JobUnloadable, LeaseLost, RoomAwaited, StoreUnavailable
 from hullwright.objects.states import JobState
-from hullwright.persistence import atoms, events, jobs
+from hullwright.persistence import atoms, conductors, events, jobs
 from hullwright.persistence.database import DatabaseUnavailable, read_clock
 from hullwright.persistence.session import FlowSession
 
@@ -41,6 +43,7 @@ class Drive:
     begun: float = field(default_factory=time.monotonic)
     run: RunContext | None = None  # once its flow is loaded
     is_abandoned: bool = False  # its call hangs: the job was taken from this thread
+    is_absolved: bool = False  # the lease was lost and the conductor lives: the job has not crashed it
 
     def overdue(self, limit: Callable[[str], float]) -> tuple[str, float] | None:
         """The step, or with an empty name the question, that has hung for too long, and for how many seconds."""
@@ -60,9 +63,17 @@ class Runner:
     """Runs jobs, one per calling thread."""
 
     def __init__(
-        self, shared: Shared, *, lease_good: Callable[[Job], bool], draining: Callable[[], bool], pool: Executor | None = None
+        self,
+        shared: Shared,
+        *,
+        lease_good: Callable[[Job], bool],
+        draining: Callable[[], bool],
+        passed_over: PassedOver,
+        pool: Executor | None = None,
     ) -> None:
-        """`pool`: runs independent steps side by side when given. `draining`: asked between steps; true suspends the flow."""
+        """`draining`: asked between steps; true suspends the flow. `passed_over`: notes what is left to conductors of another version.
+        `pool`: runs independent steps side by side when given.
+        """
         self._shared = shared
         self._db = shared.db
         self._conf = shared.conf
@@ -70,6 +81,7 @@ class Runner:
         self._lease_good = lease_good
         self._draining = draining
         self._pool = pool
+        self._passed_over = passed_over
 
     def run(self, drive: Drive) -> None:
         """Drive the job; a database that goes away is waited for, and what was under way is taken up again."""
@@ -87,9 +99,14 @@ class Runner:
                     LOG.warning("Job %s is not ours any more: %s", drive.job.uuid, error)
                 self._clean_after(drive)
                 return
-            again = None if drive.is_abandoned else self._await_database(drive.job)
+            if drive.is_abandoned:
+                self._clean_after(drive)
+                return
+            again = self._await_database(drive.job)
             if again is None:
                 return
+            if drive.run is not None:
+                drive.given_up = drive.run.given_up
             drive.job, drive.run = again, None
 
     def _await_database(self, job: Job) -> Job | None:
@@ -98,7 +115,8 @@ class Runner:
             time.sleep(_OUTAGE_PAUSE_SECONDS)
             try:
                 with self._db.read() as connection:
-                    return dataclasses.replace(job, seq=jobs.get(connection, job.uuid).seq) if jobs.is_held(connection, job) else None
+                    fresh = jobs.get(connection, job.uuid)
+                    return fresh if jobs.is_held(connection, job) else None
             except DatabaseUnavailable:
                 continue
         return None
@@ -117,7 +135,14 @@ class Runner:
         while True:
             try:
                 with self._db.write() as connection:
-                    jobs.post(connection, kind="clean_host", instance_uuid=None, inputs=inputs, request_id=drive.job.request_id)
+                    jobs.post(
+                        connection,
+                        kind="clean_host",
+                        instance_uuid=None,
+                        inputs=inputs,
+                        request_id=drive.job.request_id,
+                        rank=jobs.RANK_CLEANING,
+                    )
                 return
             except DatabaseUnavailable:
                 if self._draining():
@@ -129,7 +154,7 @@ class Runner:
     def _run(self, drive: Drive) -> None:
         job = drive.job
         if job.leases > self._conf.conductor.max_leases:
-            self._park(job, f"It was leased {job.leases} times and never came to rest: it seems to crash its conductor.")
+            self._park(job, self._evidence(job))
             return
         if job.kind in queries.QUERIES:
             self._answer(drive)
@@ -138,12 +163,15 @@ class Runner:
             engine = self._load(drive)
         except (StoreUnavailable, LeaseLost, DatabaseUnavailable):
             raise
+        except JobUnloadable as error:
+            self._pass_on(job, error)
+            return
         except HullwrightError as error:
             self._park(job, error.text)
             return
         except Exception as error:  # whatever is wrong with a stored flow, the job must come to rest and be seen
             LOG.exception("Job %s cannot be loaded", job.uuid)
-            self._park(job, JobUnloadable(id=job.uuid, reason=f"{type(error).__name__}: {error}").text)
+            self._pass_on(job, JobUnloadable(id=job.uuid, reason=f"{type(error).__name__}: {error}"))
             return
         assert drive.run is not None
         session = drive.run.session
@@ -200,7 +228,7 @@ class Runner:
             self._end(session, JobState.DONE)
         elif stuck_steps and not goes_on:
             evidence = "; ".join(f"{name}: {found.exception_str}" for name, found in engine.storage.get_revert_failures().items())
-            self._end(session, JobState.STUCK, error=f"Could not undo {', '.join(stuck_steps)}: {evidence}")
+            self._end(session, JobState.STUCK, error=f"Could not undo {', '.join(stuck_steps)}: {evidence}", step=stuck_steps[0])
         elif state == flow_states.REVERTED or stuck_steps:
             cause = _first_cause(engine, failure)
             if goes_on:
@@ -213,10 +241,12 @@ class Runner:
         else:
             self._end(session, JobState.STUCK, error=f"The flow stopped in state {state}: {failure}")
 
-    def _end(self, session: FlowSession, state: JobState, error: str | None = None) -> None:
+    def _end(self, session: FlowSession, state: JobState, error: str | None = None, step: str | None = None) -> None:
         job, progress = session.job, 100 if state == JobState.DONE else session.progress
         with session.transaction() as connection:
             jobs.end(connection, job, state, error=error, progress=progress)
+            if state == JobState.STUCK:
+                parking.tell(connection, job, str(error), step)
         if state == JobState.STUCK:
             LOG.error("Job %s (%s) is stuck: %s", job.uuid, job.kind, error)
 
@@ -230,10 +260,33 @@ class Runner:
             jobs.give_back(connection, job, not_before=read_clock(connection) + pause, error=cause)
         LOG.warning("Job %s (%s) is tried again in %.0f s: %s", job.uuid, job.kind, pause, cause)
 
+    def _pass_on(self, job: Job, error: JobUnloadable) -> None:
+        """Leave a job that this version cannot load to another version; park it when none came for it in a while, and none is there."""
+        with self._db.write() as connection:
+            is_left = self._passed_over.add(job.uuid)
+            if not is_left and not job.cancel_requested:  # a delete that waits for it can take apart what is parked
+                is_left = conductors.has_other_version(connection, hullwright.__version__)
+            if is_left:
+                jobs.pass_on(connection, job, error.text)
+        if is_left:
+            LOG.warning("Job %s (%s) is left to conductors of another version: %s", job.uuid, job.kind, error.text)
+        else:
+            self._park(job, error.text)
+            self._passed_over.forget(job.uuid)
+
+    def _evidence(self, job: Job) -> str:
+        """Why a job is taken for one that crashes its conductors: how often, and where, when and in whose hands it was last."""
+        with self._db.read() as connection:
+            last = events.list_latest(connection, job.uuid, 3)
+        told = [f"{it.step or 'the flow'} {it.to_state} at {_moment(it.at)} (conductor {it.owner}, fence {it.fence})" for it in last]
+        where = "; its last step events: " + ", ".join(told) if told else "; it never began a step"
+        return f"It was leased {job.leases} times without getting further, and its conductors died: it seems to crash them{where}"
+
     def _park(self, job: Job, reason: str) -> None:
         LOG.error("Job %s (%s) is parked: %s", job.uuid, job.kind, reason)
         with self._db.write() as connection:
             jobs.end(connection, job, JobState.STUCK, error=reason, progress=job.progress)
+            parking.tell(connection, job, reason)
 
     def _answer(self, drive: Drive) -> None:
         """Run a question's function; its answer or error goes to the job's row, where the asker waits for it."""
@@ -249,6 +302,11 @@ class Runner:
             error = f"{type(failed).__name__}: {failed}"
         with self._db.write() as connection:
             jobs.end(connection, job, state, result=result, error=error)
+            jobs.forget_unwanted(connection, job)
+
+
+def _moment(seconds: float) -> str:
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="seconds")
 
 
 def _first_cause(engine: Any, failure: Exception | None) -> str:

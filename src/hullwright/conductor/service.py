@@ -6,25 +6,28 @@ the rest back. Not for: what a job does; see `runner.py` and `flows/`.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import signal
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import hullwright
 from hullwright.conductor.heartbeat import Heartbeat
 from hullwright.conductor.hosts import HostMonitor
+from hullwright.conductor.intake import Intake, PassedOver, urgent_places
 from hullwright.conductor.reconcile.caretaker import Caretaker
 from hullwright.conductor.runner import Drive, Runner
+from hullwright.conductor.step_threads import StepThreads
 from hullwright.conductor.waiting_room import WaitingRoom
 from hullwright.conf import database as database_options
+from hullwright.conf.conductor import step_limit_seconds
 from hullwright.drivers.registry import Drivers
+from hullwright.flows import catalog, leftovers
 from hullwright.flows.context import Shared
-from hullwright.objects.builds import Job
-from hullwright.objects.errors import LeaseLost
-from hullwright.persistence import conductors, jobs
+from hullwright.objects.errors import BadRequest, LeaseLost
+from hullwright.persistence import jobs
 from hullwright.persistence.database import Database, DatabaseUnavailable
 from hullwright.persistence.images import SqlImageStore
 from hullwright.persistence.ports import SqlPortStore
@@ -33,7 +36,7 @@ from hullwright.persistence.wakeup import Wakeup
 from hullwright.scheduler.select import Scheduler
 
 LOG = logging.getLogger(__name__)
-_PARALLEL_STEPS = 3  # per job: network, volumes, image
+_STUMBLE_PAUSE_SECONDS = 1.0
 
 
 class Conductor:
@@ -48,22 +51,19 @@ class Conductor:
         drivers = Drivers(conf, ports=SqlPortStore(db), volumes=SqlVolumeStore(db), images=SqlImageStore(db))
         self.shared = Shared(db, drivers, Scheduler(db, conf), conf)
         self._heartbeat = Heartbeat(db, self._options.lease_seconds, hullwright.__version__, self._on_lease_lost)
-        self._step_pool = (
-            ThreadPoolExecutor(self._options.max_concurrent_jobs * _PARALLEL_STEPS, thread_name_prefix="step")
-            if self._options.engine == "parallel"
-            else None
-        )
+        passed_over = PassedOver(self._options.unknown_job_seconds)
+        self._intake = Intake(db, self._options, self.shared.scheduler, passed_over)
         self._runner = Runner(
             self.shared,
             lease_good=lambda job: self._heartbeat.is_good(job.owner),
             draining=self._stopping.is_set,
-            pool=self._step_pool,
+            passed_over=passed_over,
+            pool=StepThreads() if self._options.engine == "parallel" else None,
         )
         self._driving: dict[str, Drive] = {}  # by the job's uuid
         self._hosts = HostMonitor(db, conf, drivers.virt)
         self._caretaker = Caretaker(self.shared, self._wakeup)
         self._waiting_room = WaitingRoom(self.shared, self._wakeup)
-        self._look_for_orphans_at = 0.0
 
     # --- Life --------------------------------------------------------------------------------------------------------------
 
@@ -77,7 +77,14 @@ class Conductor:
         LOG.info("Conductor %s serves, up to %d jobs at a time", self._heartbeat.id, self._options.max_concurrent_jobs)
         try:
             while not self._stopping.is_set():
-                self._serve_once()
+                try:
+                    self._serve_once()
+                except DatabaseUnavailable as error:
+                    LOG.warning("Cannot look for jobs: %s", error)
+                    self._stopping.wait(0.5)
+                except Exception:  # whatever it is, the jobs in hand go on, and it may be over at the next turn
+                    LOG.exception("Conductor %s stumbled", self._heartbeat.id)
+                    self._stopping.wait(_STUMBLE_PAUSE_SECONDS)
         finally:
             self._drain()
 
@@ -105,49 +112,46 @@ class Conductor:
         """Our jobs notice at their next door; new ones are leased under the new id."""
         self._wakeup.poke_self()
 
+    def _absolve_lost(self) -> None:
+        """None of the jobs that were leased under an id whose lease lapsed has crashed us."""
+        self._absolve([drive for drive in list(self._driving.values()) if drive.job.owner != self._heartbeat.id])
+
+    def _absolve(self, drives: list[Drive]) -> None:
+        blamed = [drive for drive in drives if not drive.is_absolved]
+        if blamed:
+            with self._db.write() as connection:
+                jobs.absolve(connection, [drive.job for drive in blamed])
+            for drive in blamed:
+                drive.is_absolved = True
+
     # --- Work --------------------------------------------------------------------------------------------------------------
 
     def _serve_once(self) -> None:
         """Lease what there is room for, look after what hangs, then sleep until woken."""
-        free = self._options.max_concurrent_jobs - len(self._driving)
-        leased = 0
-        if free > 0:
-            try:
-                leased = self._lease(free)
-            except DatabaseUnavailable as error:
-                LOG.warning("Cannot look for jobs: %s", error)
-                self._stopping.wait(0.5)
+        self._absolve_lost()
         self._give_up_hung_calls()
-        if leased == 0 or leased == free:
+        if not self._lease():
             self._wakeup.wait(self._options.poll_interval)
 
-    def _lease(self, free: int) -> int:
-        batch: list[Job] = []
-        with self._db.read() as connection:
-            is_something_queued = jobs.leasable(connection)
-            look_for_orphans = time.monotonic() >= self._look_for_orphans_at
-            if look_for_orphans:
-                self.shared.scheduler.turn = conductors.turn(connection, self._heartbeat.id)
-        if is_something_queued or look_for_orphans:
-            with self._db.write() as connection:
-                if look_for_orphans:
-                    conductors.shorten(connection, self._options.lease_seconds)
-                    batch = jobs.lease_again(connection, self._heartbeat.id, list(self._driving), free)
-                    batch += jobs.lease(connection, self._heartbeat.id, free - len(batch), orphans=True)
-                if len(batch) < free:
-                    batch += jobs.lease(connection, self._heartbeat.id, free - len(batch))
-        if look_for_orphans:
-            self._look_for_orphans_at = time.monotonic() + self._options.lease_seconds / 3
+    def _lease(self) -> int:
+        """Take up what there is to be done; answers how many jobs."""
+        owner = self._heartbeat.id
+        if not self._heartbeat.is_good(owner):
+            return 0  # nothing could be done with them
+        cleanings = sum(drive.job.kind in leftovers.KINDS for drive in list(self._driving.values()))
+        batch = self._intake.take(owner, list(self._driving), cleanings)
         for job in batch:
-            if job.leases > 1:
-                LOG.info("Taking up job %s (%s), lease %d", job.uuid, job.kind, job.leases)
             self._start(Drive(job))
         return len(batch)
 
     def _start(self, drive: Drive) -> None:
         """Give the job a thread. A daemon: one that hangs in a call must not keep the process from ending."""
         self._driving[drive.job.uuid] = drive
-        threading.Thread(target=self._run_job, args=(drive,), name=f"job-{drive.job.id}", daemon=True).start()
+        try:
+            threading.Thread(target=self._run_job, args=(drive,), name=f"job-{drive.job.id}", daemon=True).start()
+        except RuntimeError:  # the machine has no thread to give now; as it is ours and nobody drives it, it is taken up again
+            self._leave(drive)
+            raise
 
     def _run_job(self, drive: Drive) -> None:
         try:
@@ -155,16 +159,19 @@ class Conductor:
         except BaseException:
             LOG.exception("Job %s left its runner", drive.job.uuid)
         finally:
-            if self._driving.get(drive.job.uuid) is drive:
-                del self._driving[drive.job.uuid]
+            self._leave(drive)
             # A place is free, and the job may have been in the way of the next one of its instance.
             self._wakeup.poke_self()
+
+    def _leave(self, drive: Drive) -> None:
+        if self._driving.get(drive.job.uuid) is drive:  # else another thread of ours has it by now
+            del self._driving[drive.job.uuid]
 
     # --- Deadlines ---------------------------------------------------------------------------------------------------------
 
     def _limit(self, step: str) -> float:
         """Seconds that a step may go without progress."""
-        return float(self._options.step_timeouts.get(step, self._options.step_timeout))
+        return step_limit_seconds(self._options, step)
 
     def _give_up_hung_calls(self) -> None:
         for drive in list(self._driving.values()):
@@ -178,8 +185,13 @@ class Conductor:
         try:
             with self._db.write() as connection:
                 job = jobs.take_again(connection, drive.job)
-        except (DatabaseUnavailable, LeaseLost) as error:
+        except DatabaseUnavailable as error:
             LOG.warning("Job %s cannot be taken from its thread now: %s", drive.job.uuid, error)
+            return
+        except LeaseLost as error:
+            LOG.warning("Job %s is not ours any more; its thread is left to itself: %s", drive.job.uuid, error)
+            drive.abandon()
+            self._leave(drive)
             return
         drive.abandon()
         self._start(Drive(job, given_up={step: seconds}))
@@ -191,11 +203,12 @@ class Conductor:
         deadline = time.monotonic() + self._options.drain_timeout
         while self._driving and time.monotonic() < deadline:
             self._wakeup.wait(0.2)
-        for drive in list(self._driving.values()):
+        left = list(self._driving.values())
+        for drive in left:
             LOG.warning("Job %s (%s) is left to others: a step did not end in time", drive.job.uuid, drive.job.kind)
             drive.abandon()
-        if self._step_pool is not None:
-            self._step_pool.shutdown(wait=False, cancel_futures=True)
+        with contextlib.suppress(DatabaseUnavailable):
+            self._absolve(left)
         self._waiting_room.stop()
         self._caretaker.stop()
         self._hosts.stop()
@@ -204,13 +217,29 @@ class Conductor:
         self.shared.drivers.close()
 
 
+def check_options(conf: Any) -> None:
+    """Refuse what would be ignored in silence.
+
+    Raises: BadRequest.
+    """
+    known = catalog.step_names()
+    for step in conf.conductor.step_timeouts:
+        if step not in known:
+            raise BadRequest(reason=f"[conductor] step_timeouts: there is no step {step!r}; there are {', '.join(sorted(known))}.")
+
+
 def run(conf: Any) -> None:
-    """Serve in this process until SIGTERM or SIGINT."""
+    """Serve in this process until SIGTERM or SIGINT.
+
+    Raises: BadRequest for options that cannot be meant.
+    """
+    check_options(conf)
+    places = conf.conductor.max_concurrent_jobs
     db = Database(
         database_options.url(conf),
         synchronous=conf.database.sqlite_synchronous,
         busy_timeout_seconds=conf.database.busy_timeout_seconds,
-        pool_size=max(conf.database.pool_size, conf.conductor.max_concurrent_jobs + 8),
+        pool_size=max(conf.database.pool_size, places + 2 * urgent_places(places) + 8),
     )
     conductor = Conductor(db, conf)
     conductor.heed_signals()

@@ -48,8 +48,7 @@ OPTS = [
         "idempotency_key_hours",
         default=48,
         min=24,
-        help="How long the Idempotency-Key of a create request is remembered: so long the same request is answered with "
-        "the same servers.",
+        help="How long the Idempotency-Key of a create request is remembered: so long the same request is answered with the same servers.",
     ),
     cfg.IntOpt("metadata_items", default=128, min=-1, help="Most metadata items of a server; -1: no limit."),
     cfg.BoolOpt(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from oslo_config import cfg
+from typing import Any
+
+from oslo_config import cfg, types
 
 GROUP = "conductor"
 OPTS = [
@@ -10,7 +12,8 @@ OPTS = [
         "max_concurrent_jobs",
         default=16,
         min=1,
-        help="Jobs that one conductor drives at a time, each in a thread of its own. Most of a job's time is waiting for a hypervisor.",
+        help="Jobs that one conductor drives at a time, each in a thread of its own. Most of a job's time is waiting for a hypervisor. "
+        "A quarter as many more, at least one, may be deletes, and as many again questions that people wait for.",
     ),
     cfg.StrOpt(
         "engine",
@@ -36,19 +39,28 @@ OPTS = [
         "max_leases",
         default=5,
         min=1,
-        help="A job that was leased this often without getting a step further has crashed its conductor each time; it is "
-        "parked as stuck with its evidence, for an operator to look at.",
+        help="A job that was leased this often without getting a step further, and whose conductor died each time, is parked as stuck "
+        "with its evidence, for an operator to look at. From the third lease on such jobs are run one at a time, so that those which "
+        "only ran beside the one that crashes conductors are not parked for it.",
+    ),
+    cfg.FloatOpt(
+        "unknown_job_seconds",
+        default=300.0,
+        min=0.1,
+        help="How long a job of a kind or flow that this version does not know is left to conductors of another version, as in a rolling "
+        "upgrade, before it is parked as stuck. While one of another version lives, it is not parked.",
     ),
     cfg.FloatOpt(
         "step_timeout",
         default=600.0,
         min=0.1,
         help="Seconds that a step may go without progress. Then its call is given up, the step is undone and the build moves to another "
-        "host. A step that tells progress, as an image's transfer does, may take longer in all.",
+        "host. A step that tells progress, as transfers of images and volumes and copies of disks do, may take longer in all.",
     ),
-    cfg.DictOpt(
+    cfg.Opt(
         "step_timeouts",
-        default={"spawn": "300", "plug_network": "120"},
+        type=types.Dict(types.Float(min=0.1)),
+        default={"spawn": 300.0, "plug_network": 120.0},
         help="Other limits for single steps, in seconds: name:seconds, separated by commas.",
     ),
     cfg.FloatOpt(
@@ -70,3 +82,9 @@ OPTS = [
         help="Seconds before work that must end, such as a delete, is tried again after a failure; doubled each time up to a minute.",
     ),
 ]
+
+
+def step_limit_seconds(options: Any, step: str) -> float:
+    """How long a step may go without progress before it is given up; `options`: those of [conductor]."""
+    limit: float = options.step_timeouts.get(step, options.step_timeout)
+    return limit

@@ -23,4 +23,11 @@ OPTS = [
         default="nova",
         help="Availability zone of hosts that were given none.",
     ),
+    cfg.BoolOpt(
+        "force_config_drive",
+        default=True,
+        help="Give every server a config drive, whether its request asks for one or not. There is no metadata service: a guest "
+        "without config drive learns neither its name nor its keys nor its user data from us. When false, servers whose request or "
+        "whose image (img_config_drive=mandatory) asks for one get it.",
+    ),
 ]

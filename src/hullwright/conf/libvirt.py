@@ -17,6 +17,12 @@ OPTS = [
         help="Directory on the host for a pool that is made; {host} stands for the host's name. Unset: hosts/<host>/instances under "
         "state_path where libvirt is on this machine, else /var/lib/hullwright/instances.",
     ),
+    cfg.BoolOpt(
+        "pool_shared",
+        default=False,
+        help="The pool's directory is one and the same on every host (a shared file system; pool_path names it). It must be set where that "
+        "is so: otherwise the late cleaning of a host where a build failed deletes the disks of the guest that was then built elsewhere.",
+    ),
     cfg.StrOpt(
         "images_type",
         default="qcow2",

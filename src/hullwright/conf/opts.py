@@ -29,13 +29,13 @@ def list_opts() -> list[tuple[str, list[Any]]]:
     return [(module.GROUP, list(module.OPTS)) for module in _modules()]
 
 
-def load(
-    config_files: Sequence[str | Path] | None = None, overrides: dict[str, dict[str, Any]] | None = None
-) -> cfg.ConfigOpts:
+def load(config_files: Sequence[str | Path] | None = None, overrides: dict[str, dict[str, Any]] | None = None) -> cfg.ConfigOpts:
     """Read the configuration.
 
     `config_files`: None looks for ./etc/hullwright.conf, then /etc/hullwright/hullwright.conf; an empty list reads none.
     `overrides`: group -> option -> value, stronger than the files. Environment variables OS_<GROUP>__<OPTION> count too.
+
+    Raises: ValueError for a value that is none of its option's, whether or not anybody is going to ask for it.
     """
     conf = cfg.ConfigOpts()
     for group, options in list_opts():
@@ -44,6 +44,9 @@ def load(
         places = (Path("etc/hullwright.conf"), Path("/etc/hullwright/hullwright.conf"))
         config_files = [path for path in places if path.is_file()][:1]
     conf([], project="hullwright", default_config_files=[str(path) for path in config_files])
+    for group, options in list_opts():
+        for option in options:
+            getattr(conf if group == "DEFAULT" else conf[group], option.dest)
     for group, values in (overrides or {}).items():
         for name, value in values.items():
             conf.set_override(name, value, group=None if group == "DEFAULT" else group)

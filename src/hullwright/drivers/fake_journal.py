@@ -36,6 +36,13 @@ def journal_at(path: Path) -> Journal:
         return _opened[key]
 
 
+def close_all(directory: Path) -> None:
+    """Close, and forget, what this process has open below a directory; whoever still has such a journal opens it again by using it."""
+    with _opening:
+        for key in [key for key in _opened if directory in key[1].parents]:
+            _opened.pop(key).close()
+
+
 class Journal:
     """Rooms of things by key. Safe to use from many threads; see `journal_at`."""
 
@@ -96,6 +103,13 @@ class Journal:
             return []
         return [orjson.loads(line) for line in data[: data.rfind(b"\n") + 1].splitlines()]
 
+    def close(self) -> None:
+        """Close the file; the next call opens it again."""
+        with self._mutex:
+            if self._descriptor >= 0:
+                os.close(self._descriptor)
+            self._descriptor = -1
+
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
         with self._mutex:
@@ -148,8 +162,7 @@ class Journal:
 
     def _open(self) -> os.stat_result:
         """Open the file, anew when somebody removed it, and begin from nothing."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
+        self.close()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         self._seen = 0

@@ -22,7 +22,7 @@ FORMATS = ("qcow2", *RAW_FORMATS)
 SECTOR_BYTES = 512
 
 QCOW2_MAGIC = b"QFI\xfb"
-_HEADER_V2 = struct.Struct(">4sIQIIQIIQQII")  # magic .. nb_snapshots, without the offset of the snapshots that follows
+_HEADER_V2 = struct.Struct(">4sIQIIQIIQQIIQ")  # magic .. snapshots_offset
 _HEADER_V2_BYTES = 72
 _FEATURES_V3 = struct.Struct(">QQQII")  # incompatible, compatible, autoclear, refcount order, header length
 _EXTENSION = struct.Struct(">II")
@@ -36,6 +36,8 @@ _EXTENSION_END = 0
 _EXTENSION_BACKING_FORMAT = 0xE2792ACA
 _EXTENSION_DATA_FILE_NAME = 0x44415441
 _MAX_VIRTUAL_BYTES = 1 << 56
+_MAX_SNAPSHOTS = 65_536  # QEMU's
+_SNAPSHOT_BYTES = 40  # of an entry at least
 
 # What other formats begin with (or have at an offset): to be refused by name when they come under a false one.
 _SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
@@ -120,7 +122,8 @@ def _qcow2_virtual_size(head: bytes, size_bytes: int) -> int:
         l1_offset,
         refcount_offset,
         refcount_clusters,
-        _snapshots,
+        snapshots,
+        snapshots_offset,
     ) = _HEADER_V2.unpack_from(head)
     if version not in (2, 3):
         raise ValueError(f"qcow2 version {version} is not supported")
@@ -135,6 +138,10 @@ def _qcow2_virtual_size(head: bytes, size_bytes: int) -> int:
         raise ValueError(f"its qcow2 header is broken: a disk of {virtual_bytes} bytes")
     _check_table("L1", l1_offset, l1_entries * 8, cluster_bytes, size_bytes)
     _check_table("refcount", refcount_offset, refcount_clusters * cluster_bytes, cluster_bytes, size_bytes)
+    if snapshots > _MAX_SNAPSHOTS:
+        raise ValueError(f"its qcow2 header is broken: {snapshots} snapshots")
+    if snapshots:
+        _check_table("snapshot", snapshots_offset, snapshots * _SNAPSHOT_BYTES, cluster_bytes, size_bytes)
     extensions_at, l2_entry_bytes = _HEADER_V2_BYTES, 8
     if version == 3:
         if len(head) < _HEADER_V2_BYTES + _FEATURES_V3.size:

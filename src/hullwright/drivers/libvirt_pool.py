@@ -1,5 +1,8 @@
-"""libvirt connections: one per URI and process, shared by all threads, opened when needed and again when lost; and the one
-place where libvirt's errors become ours.
+"""libvirt connections: lent to one thread at a time, kept for the next one, opened when needed and again when lost.
+
+One thread at a time, because a daemon serves only five calls of a connection at once (`max_client_requests`): the sixth waits for the
+slowest of five others, and so does the keepalive, which then ends the connection under all of them. And because before libvirt 10.4 two
+threads on a connection that falls silent may crash the process, or wait for ever (CVE-2024-4418).
 
 Not a driver: the virt, network and volume drivers for libvirt all come here. Not for processes that fork after the first use.
 
@@ -11,159 +14,207 @@ An error of libvirt that leaves the block arrives as HypervisorUnavailable, Host
 
 from __future__ import annotations
 
-import errno
-import importlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeout
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from hullwright.drivers.libvirt_binding import is_connection_lost, load_libvirt, translate
 from hullwright.objects import fence
-from hullwright.objects.errors import HostDiskFull, HullwrightError, HypervisorError, HypervisorUnavailable
+from hullwright.objects.errors import HypervisorUnavailable
 from hullwright.objects.hosts import HostRef
 
 LOG = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 20.0
-IDLE_SECONDS = 1.0  # a connection unused for longer is asked for a sign of life before it is handed out
+HUNG_FACTOR = 3.0  # an opening that takes so many times longer than callers wait will not come back, and another one is begun
+MOST_GIVEN_UP = 4  # openings of one URI; then no more are begun until one of them comes back
+MOST_OPENINGS = 4  # of one URI, at a time, when so many wait for one; those given up are not counted
+IDLE_SECONDS = 1.0  # a connection unused for longer is asked for a sign of life before it is lent
+SURPLUS_SECONDS = 60.0  # a connection unused for longer, while others were used, is closed
 # A host that answers nothing for KEEPALIVE_SECONDS * KEEPALIVE_COUNT is given up, and calls that wait for it fail.
 KEEPALIVE_SECONDS = 5
 KEEPALIVE_COUNT = 5
 
 MISSING = "the libvirt binding for Python is missing; install it with: pip install 'hullwright[libvirt]'"
 
-
-_loading = threading.Lock()
-_loaded: list[Any] = []
+Tell = Callable[[str], None]
 
 
-def load_libvirt() -> Any:
-    """The `libvirt` module, quiet and with its event loop running.
+@dataclass(slots=True, eq=False)
+class _Link:
+    """A connection. Whoever took it out of its slot has it alone, so it needs no lock."""
 
-    Raises: ImportError.
-    """
-    with _loading:
-        if not _loaded:
-            _loaded.append(_load())
-        return _loaded[0]
+    raw: Any
+    used_at: float = 0.0  # time.monotonic()
+    told: dict[Tell, int] = field(default_factory=dict)  # the watchers that it calls, with libvirt's ids of them
 
-
-def _load() -> Any:
-    libvirt = importlib.import_module("libvirt")
-    # Without this, libvirt also prints every error on stderr.
-    libvirt.registerErrorHandler(lambda _context, _error: None, None)
-    # Keepalive, and noticing that a connection closed, need a loop that was registered before the first connection.
-    libvirt.virEventRegisterDefaultImpl()
-    threading.Thread(target=_run_events, args=(libvirt,), name="libvirt-events", daemon=True).start()
-    return libvirt
-
-
-def _run_events(libvirt: Any) -> None:
-    # The loop blocks in poll while no timer is due, so this one keeps it from ever being without any.
-    libvirt.virEventAddTimeout(60_000, lambda _timer, _opaque: None, None)
-    while True:
+    def is_open(self) -> bool:
+        """Whether the connection stands, as far as is known on this side. From any thread."""
         try:
-            libvirt.virEventRunDefaultImpl()
-        except libvirt.libvirtError as error:
-            LOG.warning("libvirt's event loop: %s", error)
-            time.sleep(1.0)
+            return bool(self.raw.isAlive() == 1)
+        except load_libvirt().libvirtError:
+            return False
 
-
-# --- Errors ---------------------------------------------------------------------------------------------------------
-
-
-def is_gone(error: Any) -> bool:
-    """Tell whether a libvirtError says that the object looked up is not there."""
-    libvirt = load_libvirt()
-    return error.get_error_code() in (
-        libvirt.VIR_ERR_NO_DOMAIN,
-        libvirt.VIR_ERR_NO_NETWORK,
-        libvirt.VIR_ERR_NO_STORAGE_POOL,
-        libvirt.VIR_ERR_NO_STORAGE_VOL,
-        libvirt.VIR_ERR_NO_NWFILTER,
-        libvirt.VIR_ERR_NO_SECRET,
-        libvirt.VIR_ERR_NO_DOMAIN_METADATA,
-    )
-
-
-def is_disk_full(error: Any) -> bool:
-    """Tell whether a libvirtError comes from a full disk; tools that libvirt runs tell it in text only."""
-    full = (errno.ENOSPC, errno.EDQUOT)
-    libvirt = load_libvirt()
-    if error.get_error_code() == libvirt.VIR_ERR_SYSTEM_ERROR and error.get_int1() in full:
+    def is_alive(self) -> bool:
+        """Whether the host answers; one that answered a moment ago is not asked."""
+        if not self.is_open():
+            return False
+        if time.monotonic() - self.used_at > IDLE_SECONDS:
+            try:
+                self.raw.getLibVersion()
+            except load_libvirt().libvirtError:
+                return False
         return True
-    message = error.get_error_message() or ""
-    return "No space left on device" in message or "Disk quota exceeded" in message
+
+    def tell(self, watcher: Tell, wanted: Mapping[Tell, Any]) -> None:
+        """Call the watcher from now on, while it is among the wanted."""
+        kind = load_libvirt().VIR_DOMAIN_EVENT_ID_LIFECYCLE
+        self.told[watcher] = self.raw.domainEventRegisterAny(None, kind, _on_lifecycle, (watcher, wanted))
+
+    def tell_no_more(self, watcher: Tell) -> None:
+        """Call the watcher no more. A connection lives for as long as it has anybody to call."""
+        with suppress(load_libvirt().libvirtError):
+            self.raw.domainEventDeregisterAny(self.told.pop(watcher))
 
 
-def is_connection_lost(error: Any) -> bool:
-    """Tell whether a libvirtError comes from the way to the host, not from the host's answer."""
-    libvirt = load_libvirt()
-    if error.get_error_code() in (libvirt.VIR_ERR_NO_CONNECT, libvirt.VIR_ERR_AUTH_FAILED, libvirt.VIR_ERR_GNUTLS_ERROR):
-        return True
-    # Errors of the far side keep their own domain; those of these two were made on the way.
-    return error.get_error_domain() in (libvirt.VIR_FROM_RPC, libvirt.VIR_FROM_REMOTE) and error.get_error_code() in (
-        libvirt.VIR_ERR_SYSTEM_ERROR,
-        libvirt.VIR_ERR_INTERNAL_ERROR,
-        libvirt.VIR_ERR_INVALID_CONN,
-        libvirt.VIR_ERR_RPC,
-        libvirt.VIR_ERR_OPERATION_FAILED,
-        libvirt.VIR_ERR_OPERATION_TIMEOUT,
-    )
+def _on_lifecycle(_connection: Any, domain: Any, _event: int, _detail: int, told: tuple[Tell, Mapping[Tell, Any]]) -> None:
+    """In the thread of libvirt's events, which must not wait for anything."""
+    tell, wanted = told
+    if tell in wanted:
+        tell(domain.UUIDString())
 
 
-def translate(error: Any, host_name: str, operation: str) -> HullwrightError:
-    """Our error for a libvirtError: HypervisorUnavailable, HostDiskFull or HypervisorError."""
-    reason = error.get_error_message() or str(error)
-    if is_connection_lost(error):
-        return HypervisorUnavailable(host=host_name, reason=reason)
-    if is_disk_full(error):
-        return HostDiskFull(host=host_name, reason=reason)
-    return HypervisorError(operation=operation, host=host_name, reason=reason)
+@dataclass(slots=True, eq=False)
+class _Opening:
+    """A connection being opened. It cannot be interrupted and keeps a thread, which may outlive our patience."""
+
+    since: float = field(default_factory=time.monotonic)
 
 
-# --- Connections ----------------------------------------------------------------------------------------------------
-
-
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Slot:
-    """What the pool knows of one URI."""
+    """What the pool knows of one URI. `changed` is held for moments only, never while the host is asked anything."""
 
     uri: str
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    connection: Any = None
-    used_at: float = 0.0  # time.monotonic()
-    opening: Future[Any] | None = None
-    watchers: list[Callable[[str], None]] = field(default_factory=list)
-    callbacks: list[int] = field(default_factory=list)  # ids of the watchers on the present connection
+    changed: threading.Condition = field(default_factory=threading.Condition)
+    idle: list[_Link] = field(default_factory=list)  # the one used last is lent first
+    lent: int = 0
+    waiting: int = 0  # threads
+    openings: list[_Opening] = field(default_factory=list)
+    failures: int = 0  # of openings, ever
+    last_failure: BaseException | None = None
+    watchers: dict[Tell, _Link | None] = field(default_factory=dict)  # with the link that calls them
 
-    def watch(self, connection: Any) -> None:
-        """Have the watchers called by a connection that was just opened."""
-        libvirt = load_libvirt()
-        for tell in self.watchers:
+    def take(self, host: HostRef, wait_seconds: float) -> _Link:
+        """A link that nobody uses, opened if there is none.
+
+        Raises: HypervisorUnavailable, when that fails or takes too long.
+        """
+        until = time.monotonic() + wait_seconds
+        with self.changed:
+            failures_before = self.failures
+            self.waiting += 1
             try:
-                known = connection.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, _on_lifecycle, tell)
+                while not self.idle:
+                    given_up = sum(time.monotonic() - each.since > HUNG_FACTOR * wait_seconds for each in self.openings)
+                    under_way = len(self.openings) - given_up
+                    is_refused = self.failures > failures_before
+                    is_late = time.monotonic() >= until
+                    # Where some are refused, as by a daemon that has enough clients, those that there are go from hand to hand.
+                    if is_refused and (is_late or not (under_way or self.lent)):
+                        raise _unavailable(host, self.last_failure)
+                    if is_late:
+                        raise HypervisorUnavailable(host=host.name, reason=f"no answer in {wait_seconds:g} seconds")
+                    if not is_refused and under_way < min(self.waiting, MOST_OPENINGS) and given_up < MOST_GIVEN_UP:
+                        self._open_another(host.name, is_beside=bool(given_up and not under_way))
+                    self.changed.wait(until - time.monotonic())
+                self.lent += 1
+                return self.idle.pop()
+            finally:
+                self.waiting -= 1
+
+    def give_back(self, link: _Link) -> None:
+        """Its user is done with it."""
+        with self.changed:
+            self.lent -= 1
+            surplus = self._have(link)
+        del surplus  # closes, which asks the host
+
+    def _have(self, link: _Link) -> _Link | None:
+        """Keep it for the next one; answers one that nobody needed for long."""
+        link.used_at = time.monotonic()
+        self.idle.append(link)
+        old = next((each for each in self.idle if not each.told and link.used_at - each.used_at > SURPLUS_SECONDS), None)
+        if old is not None:
+            self.idle.remove(old)
+        self.changed.notify_all()
+        return old
+
+    def drop(self, link: _Link) -> None:
+        """It is of no use any more. Whom it called, the next one that is lent calls."""
+        with self.changed:
+            self.lent -= 1
+            self.changed.notify_all()
+            for tell, by in self.watchers.items():
+                if by is link:
+                    self.watchers[tell] = None
+        for tell in list(link.told):
+            link.tell_no_more(tell)
+
+    def keep_watch(self, link: _Link) -> None:
+        """Have the watchers called by this link if whoever called them is gone. For the thread that has the link."""
+        with self.changed:
+            lost = [tell for tell, by in self.watchers.items() if by is not link and (by is None or not by.is_open())]
+            for tell in lost:
+                self.watchers[tell] = link
+            stale = [tell for tell in link.told if self.watchers.get(tell) is not link]
+        for tell in stale:
+            link.tell_no_more(tell)
+        for tell in lost:
+            try:
+                link.tell(tell, self.watchers)
+            except load_libvirt().libvirtError as error:
+                LOG.warning("%s tells no news of its guests now: %s", self.uri, error)
+                with self.changed:
+                    if self.watchers.get(tell) is link:
+                        self.watchers[tell] = None
+
+    def _open_another(self, host_name: str, *, is_beside: bool) -> None:
+        if is_beside:
+            LOG.warning("Opening %s has not come back; it is tried anew beside it", self.uri)
+        opening = _Opening()
+        threading.Thread(target=self._open, args=(opening,), name=f"libvirt-open-{host_name}", daemon=True).start()
+        self.openings.append(opening)  # its thread looks for it there when we let go of the lock
+
+    def _open(self, opening: _Opening) -> None:
+        try:
+            libvirt = load_libvirt()
+            connection = libvirt.open(self.uri)
+            try:
+                connection.setKeepAlive(KEEPALIVE_SECONDS, KEEPALIVE_COUNT)
             except libvirt.libvirtError as error:
-                LOG.warning("%s tells no news of its guests: %s", self.uri, error)
-            else:
-                self.callbacks.append(known)
+                LOG.debug("%s has no keepalive: %s", self.uri, error)
+        except BaseException as error:  # noqa: BLE001  told to those who wait
+            with self.changed:
+                self.openings.remove(opening)
+                self.failures, self.last_failure = self.failures + 1, error
+                self.changed.notify_all()
+            return
+        with self.changed:
+            self.openings.remove(opening)
+            surplus = self._have(_Link(connection))
+        del surplus
 
-    def unwatch(self, connection: Any) -> None:
-        """Let go of a connection, which lives for as long as anybody is to be called by it."""
-        for known in self.callbacks:
-            with suppress(load_libvirt().libvirtError):
-                connection.domainEventDeregisterAny(known)
-        self.callbacks.clear()
 
-
-def _on_lifecycle(_connection: Any, domain: Any, _event: int, _detail: int, tell: Callable[[str], None]) -> None:
-    """In the thread of libvirt's events, which must not wait for anything."""
-    tell(domain.UUIDString())
+def _unavailable(host: HostRef, failure: BaseException | None) -> HypervisorUnavailable:
+    if isinstance(failure, ImportError):
+        return HypervisorUnavailable(host=host.name, reason=MISSING)
+    told = getattr(failure, "get_error_message", lambda: None)()
+    return HypervisorUnavailable(host=host.name, reason=told or str(failure))
 
 
 class LibvirtPool:
@@ -173,7 +224,7 @@ class LibvirtPool:
     _shared_lock = threading.Lock()
 
     def __init__(self, connect_seconds: float = CONNECT_SECONDS) -> None:
-        """`connect_seconds`: how long a caller waits for a connection."""
+        """`connect_seconds`: how long a caller waits for a connection to be opened, or given back by another."""
         self._connect_seconds = connect_seconds
         self._slots: dict[str, _Slot] = {}
         self._lock = threading.Lock()
@@ -188,119 +239,57 @@ class LibvirtPool:
 
     @contextmanager
     def connection(self, host: HostRef, operation: str) -> Iterator[Any]:
-        """Lend the host's live virConnect; errors of libvirt in the block are translated, `operation` names it in them.
+        """Lend a live virConnect of the host; errors of libvirt in the block are translated, `operation` names it in them.
+
+        It is this thread's alone until the block ends, and so is what libvirt finds through it (domains, pools, volumes).
 
         Raises: HypervisorUnavailable, HypervisorError, HostDiskFull.
         """
         slot = self._slot(host.uri)
-        connection = self._checkout(slot, host)
-        fence.check()  # it may have taken long
-        libvirt = load_libvirt()
+        link = self._checkout(slot, host)
+        is_lost = False
         try:
-            yield connection
-        except libvirt.libvirtError as error:
-            if is_connection_lost(error):
-                self._discard(slot, connection)
+            fence.check()  # it may have taken long
+            yield link.raw
+        except load_libvirt().libvirtError as error:
+            is_lost = is_connection_lost(error)
             raise translate(error, host.name, operation) from error
         finally:
-            slot.used_at = time.monotonic()
+            if is_lost:
+                slot.drop(link)
+            else:
+                slot.give_back(link)
 
-    def watch(self, host: HostRef, tell: Callable[[str], None]) -> None:
-        """Call `tell` with the uuid of each domain that starts, stops, pauses or goes, on this connection and those that follow it.
+    def watch(self, host: HostRef, tell: Tell) -> None:
+        """Call `tell` with the uuid of each domain that starts, stops, pauses or goes, on one of the host's connections and, when that is
+        gone, on the next that is lent.
 
         Raises: HypervisorUnavailable.
         """
         slot = self._slot(host.uri)
-        connection = self._checkout(slot, host)
-        with slot.lock:
-            slot.unwatch(connection)
-            slot.watchers.append(tell)
-            if slot.connection is not None:
-                slot.watch(slot.connection)
+        with slot.changed:
+            slot.watchers[tell] = None
+        try:
+            with self.connection(host, "watch guests"):
+                pass  # whoever is lent one sees to it that it calls
+        except HypervisorUnavailable:
+            self.unwatch(host, tell)
+            raise
 
-    def unwatch(self, host: HostRef, tell: Callable[[str], None]) -> None:
+    def unwatch(self, host: HostRef, tell: Tell) -> None:
         """Call `tell` no more."""
         slot = self._slot(host.uri)
-        with slot.lock:
-            slot.watchers = [other for other in slot.watchers if other is not tell]
-            if slot.connection is not None:
-                slot.unwatch(slot.connection)
-                slot.watch(slot.connection)
-
-    def close(self) -> None:
-        """Drop all connections; those in use close when their users are done. The pool can be used again."""
-        with self._lock:
-            slots, self._slots = list(self._slots.values()), {}
-        for slot in slots:
-            with slot.lock:
-                if slot.connection is not None:
-                    slot.unwatch(slot.connection)
-                slot.connection = None
+        with slot.changed:
+            slot.watchers.pop(tell, None)
 
     def _slot(self, uri: str) -> _Slot:
         with self._lock:
             return self._slots.setdefault(uri, _Slot(uri))
 
-    def _checkout(self, slot: _Slot, host: HostRef) -> Any:
-        connection = slot.connection
-        if connection is not None:
-            if self._alive(slot, connection):
-                return connection
-            self._discard(slot, connection)
-        return self._open(slot, host)
-
-    @staticmethod
-    def _alive(slot: _Slot, connection: Any) -> bool:
-        try:
-            if connection.isAlive() != 1:
-                return False
-            if time.monotonic() - slot.used_at > IDLE_SECONDS:
-                connection.getLibVersion()
-        except load_libvirt().libvirtError:
-            return False
-        return True
-
-    @staticmethod
-    def _discard(slot: _Slot, connection: Any) -> None:
-        """Forget a broken connection; other threads may still hold it, so it is left to close by itself."""
-        with slot.lock:
-            if slot.connection is connection:
-                slot.unwatch(connection)
-                slot.connection = None
-
-    def _open(self, slot: _Slot, host: HostRef) -> Any:
-        """Open once for all that wait. Opening cannot be interrupted, so it has a thread that may outlive our patience."""
-        with slot.lock:
-            if slot.connection is not None:
-                return slot.connection
-            if slot.opening is None or slot.opening.done():
-                slot.opening = Future()
-                threading.Thread(target=_open_into, args=(slot, slot.opening), name=f"libvirt-open-{host.name}", daemon=True).start()
-            opening = slot.opening
-        try:
-            return opening.result(self._connect_seconds)
-        except FutureTimeout:
-            reason = f"no answer in {self._connect_seconds:g} seconds"
-            raise HypervisorUnavailable(host=host.name, reason=reason) from None
-        except ImportError:
-            raise HypervisorUnavailable(host=host.name, reason=MISSING) from None
-        except load_libvirt().libvirtError as error:
-            raise HypervisorUnavailable(host=host.name, reason=error.get_error_message() or str(error)) from error
-
-
-def _open_into(slot: _Slot, opening: Future[Any]) -> None:
-    try:
-        libvirt = load_libvirt()
-        connection = libvirt.open(slot.uri)
-        try:
-            connection.setKeepAlive(KEEPALIVE_SECONDS, KEEPALIVE_COUNT)
-        except libvirt.libvirtError as error:
-            LOG.debug("%s has no keepalive: %s", slot.uri, error)
-    except BaseException as error:  # noqa: BLE001  handed to those who wait
-        opening.set_exception(error)
-        return
-    with slot.lock:
-        slot.connection = connection
-        slot.watch(connection)
-        slot.used_at = time.monotonic()
-    opening.set_result(connection)
+    def _checkout(self, slot: _Slot, host: HostRef) -> _Link:
+        while True:
+            link = slot.take(host, self._connect_seconds)
+            if link.is_alive():
+                slot.keep_watch(link)
+                return link
+            slot.drop(link)

@@ -3,25 +3,35 @@
 Not a driver: the virt and volume drivers for libvirt come here. Not for: what the volumes mean.
 Functions take libvirt's own objects and let libvirt's errors pass; the driver's edge translates them.
 Making a volume is libvirtd's test-and-set: of two who make the same name, on whatever machine, one gets `None`.
+Whatever changes a volume asks the fence just before: a transfer takes hours, and the volume of that name may be another owner's by then.
 """
 
 from __future__ import annotations
 
+import threading
 import time
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from hullwright.drivers.libvirt_pool import is_gone, load_libvirt
+from hullwright.drivers.libvirt_binding import is_gone, load_libvirt, look_up
+from hullwright.objects import fence
 from hullwright.objects.hosts import HostRef
 
 MESSAGE_BYTES = 256 * 1024 - 24  # the largest packet of a libvirt stream
 REMOTE_PATH = "/var/lib/hullwright"
-BUSY_SECONDS = 600.0  # how long to wait for a volume that libvirt is still filling, such as a copy of a large image
+# How long to wait for a volume that libvirt is still filling, and that does not grow: less than a step may take without progress.
+BUSY_SECONDS = 240.0
+COPY_POLL_SECONDS = 1.0
 _REFRESH_TRIES = 5
 Chunk = bytes | memoryview
+Progress = Callable[[int, int], None]
+Lend = Callable[[], AbstractContextManager[Any]]  # a connection to the host, as LibvirtPool.connection does
 
 
 class HostPool:
@@ -35,13 +45,8 @@ class HostPool:
     def find(self, connection: Any) -> Any | None:
         """The active pool, or None when the host has none; one that is stopped is started."""
         libvirt = load_libvirt()
-        try:
-            pool = connection.storagePoolLookupByName(self.name)
-        except libvirt.libvirtError as error:
-            if is_gone(error):
-                return None
-            raise
-        if not pool.isActive():
+        pool = look_up(connection.storagePoolLookupByName, self.name)
+        if pool is not None and not pool.isActive():
             try:
                 # Its directory may have gone with a file system that was not mounted at boot.
                 pool.create(libvirt.VIR_STORAGE_POOL_CREATE_WITH_BUILD)
@@ -97,12 +102,7 @@ def refresh(pool: Any) -> None:
 
 def find_volume(pool: Any, name: str) -> Any | None:
     """The volume, or None."""
-    try:
-        return pool.storageVolLookupByName(name)
-    except load_libvirt().libvirtError as error:
-        if is_gone(error):
-            return None
-        raise
+    return look_up(pool.storageVolLookupByName, name)
 
 
 def volume_xml(name: str, capacity_bytes: int, disk_format: str, backing: tuple[str, str] | None = None) -> str:
@@ -123,6 +123,7 @@ def volume_xml(name: str, capacity_bytes: int, disk_format: str, backing: tuple[
 def make_volume(pool: Any, name: str, capacity_bytes: int, disk_format: str = "raw", backing: tuple[str, str] | None = None) -> Any | None:
     """Make the volume; None when there is one of that name."""
     libvirt = load_libvirt()
+    fence.check()
     try:
         return pool.createXML(volume_xml(name, capacity_bytes, disk_format, backing), 0)
     except libvirt.libvirtError as error:
@@ -136,13 +137,47 @@ def make_volume(pool: Any, name: str, capacity_bytes: int, disk_format: str = "r
         return None
 
 
+def copy_volume(pool: Any, name: str, description: str, source: Any, lend: Lend, progress: Progress) -> Any:
+    """Have the host copy `source` into a new volume, converted as `description` (XML) says; answers it when it is whole.
+
+    libvirt copies in one call that tells nothing, so it has a thread and a connection (`lend`) of its own, and `progress` hears how much
+    of the file there is (bytes, bytes in all). What `progress` raises leaves the copy to end by itself: whoever deletes the volume waits
+    for that.
+    """
+    fence.check()
+    copied: Future[None] = Future()
+    pool_name, source_name = pool.name(), source.name()
+
+    def copy() -> None:
+        try:
+            with lend() as connection:
+                its_pool = connection.storagePoolLookupByName(pool_name)
+                its_pool.createXMLFrom(description, its_pool.storageVolLookupByName(source_name), 0)
+            copied.set_result(None)
+        except BaseException as error:  # noqa: BLE001  handed to the one who waits
+            copied.set_exception(error)
+
+    threading.Thread(target=copy, name=f"copy-{name}", daemon=True).start()
+    total_bytes = int(source.info()[1])
+    while True:
+        try:
+            copied.result(COPY_POLL_SECONDS)
+            return pool.storageVolLookupByName(name)
+        except FutureTimeout:
+            there = find_volume(pool, name)
+            if there is not None:
+                progress(min(_growing_bytes(there), total_bytes - 1), total_bytes)
+
+
 def delete_volume(pool: Any, name: str) -> None:
     """Delete the volume; gone is done. Waits for one that libvirt is still filling."""
     libvirt = load_libvirt()
     until = time.monotonic() + BUSY_SECONDS
     while (volume := find_volume(pool, name)) is not None:
+        fence.check()
         try:
             volume.delete(0)
+            return  # whatever has the name from now on was made after this
         except libvirt.libvirtError as error:
             if is_gone(error):
                 return
@@ -154,10 +189,13 @@ def delete_volume(pool: Any, name: str) -> None:
             time.sleep(0.2)
 
 
-def await_made(connection: Any, volume: Any) -> None:
-    """Wait while libvirt is still filling a volume that somebody asked for; until then what it says of it means nothing."""
+def await_made(connection: Any, volume: Any, total_bytes: int, progress: Progress) -> None:
+    """Wait while libvirt is still filling a volume that somebody asked for; until then what it says of it means nothing but that it grows,
+    which `progress` hears (bytes, bytes in all).
+    """
     libvirt = load_libvirt()
     until = time.monotonic() + BUSY_SECONDS
+    before_bytes = 0
     while True:
         try:
             read(connection, volume, 0, 1)
@@ -166,6 +204,10 @@ def await_made(connection: Any, volume: Any) -> None:
             # The one sign that libvirt gives: it refuses to read from it.
             if error.get_error_code() != libvirt.VIR_ERR_OPERATION_INVALID or time.monotonic() > until:
                 raise
+        there_bytes = _growing_bytes(volume)
+        if there_bytes > before_bytes:
+            before_bytes, until = there_bytes, time.monotonic() + BUSY_SECONDS
+            progress(there_bytes, max(there_bytes + 1, total_bytes))
         time.sleep(0.1)
 
 
@@ -190,10 +232,20 @@ def allocated_bytes(volume: Any) -> int:
     return int(volume.info()[2])
 
 
+def _growing_bytes(volume: Any) -> int:
+    try:
+        return allocated_bytes(volume)
+    except load_libvirt().libvirtError as error:
+        if is_gone(error):
+            return 0  # it has a name, and no file yet
+        raise
+
+
 class Upload:
     """A stream into a volume from an offset on. Nothing is certain to be there before `finish` has returned."""
 
     def __init__(self, connection: Any, volume: Any, offset: int) -> None:
+        fence.check()
         self._stream = connection.newStream(0)
         volume.upload(self._stream, offset, 0, 0)
         self.sent_bytes = 0
@@ -202,6 +254,7 @@ class Upload:
         """Send all of the chunk."""
         view = memoryview(chunk)
         while view:
+            fence.check()
             sent = self._stream.send(bytes(view[:MESSAGE_BYTES]))
             view = view[sent:]
             self.sent_bytes += sent

@@ -1,13 +1,13 @@
 """Which graph a job of each kind runs, and how a stored factory is found again.
 
 The factory's dotted path is stored with the flow when it is first run. Old versions stay importable for as long as flows made by them are
-open; a job whose factory is not known here is parked, not guessed at.
+open; a job whose factory is not known here is left to another version or parked, not guessed at.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from taskflow.flow import Flow
@@ -47,6 +47,19 @@ KINDS: dict[str, Kind] = {
 def path_of(factory: Factory) -> str:
     """The dotted path that is stored."""
     return f"{factory.__module__}.{factory.__qualname__}"
+
+
+def step_names() -> set[str]:
+    """The names of all steps of the newest flows."""
+    return {name for kind in KINDS.values() for name in _names(kind.factory())}
+
+
+def _names(flow: Flow) -> Iterator[str]:
+    for child, _ in flow.iter_nodes():
+        if isinstance(child, Flow):
+            yield from _names(child)
+        else:
+            yield str(child.name)
 
 
 def find(path: str, job_uuid: str) -> Factory:

@@ -80,9 +80,10 @@ class RunContext:
         self.job, self._ends_at = session.job, math.inf
         self.go_on_as(session.job)
         self._is_proved_over = False
+        self.chose_for: int | None = None  # the attempt for which this run of the job chose hosts; None: an earlier one did, if any
         self.undoing = False  # set while a revert runs: an undo heeds neither a cancel nor the build's deadline
         self._lease_good = lease_good
-        self._given_up = dict(given_up or {})
+        self.given_up = dict(given_up or {})  # those whose failure has not been told yet
         self._begun: dict[str, float] = {}  # step under way -> monotonic time of its beginning, or of its last progress
         self._done: dict[str, int] = {}
         self._instance: Instance | None = None
@@ -170,18 +171,22 @@ class RunContext:
     def _act(self, host: str | None = None) -> None:
         self._check_lease()
         step = _current_step.get()
-        if step in self._given_up:
+        if step in self.given_up:
             self._raise_timeout(host or self.session.host, step)
         self._check_deadline()
         self.session.flush(heed_cancel=not self.undoing)
         if acts_on := host or self.session.host:
             self._acts_on[step] = acts_on
 
+    def has_given_up(self) -> bool:
+        """Whether this step's last run was given up; asked by one that can leave to later what hung. Told once."""
+        return self.given_up.pop(_current_step.get(), None) is not None
+
     def _raise_timeout(self, host: str | None, step: str) -> None:
         """Fail a step whose last run was given up. Not an undo that concerns no host: it cannot be left to later, so it is tried again."""
         if host is None and (self.job.instance_uuid or "instance_uuid" in self.job.inputs):
             host = self.instance.host
-        seconds = self._given_up.pop(step)
+        seconds = self.given_up.pop(step)
         if host is not None:
             raise HypervisorTimeout(host=host, step=step, seconds=seconds)
         if not self.undoing:
@@ -228,14 +233,18 @@ class RunContext:
         """Mark that this thread is in a step; the conductor watches how long."""
         self.undoing = undoing
         self._begun[step] = time.monotonic()
-        token = _current_step.set(step)
+        self._done.pop(step, None)  # on another host it begins from nothing
+        token, is_lost = _current_step.set(step), False
         try:
             with fence.standing_behind(self):
                 yield
         except LeaseLost:
-            self.cut_off_on = self._acts_on.get(step, self.cut_off_on)
+            is_lost = True
             raise
         finally:
+            # However it ended: a host may have done later what it was asked for while the lease held, and the step was through with that.
+            if is_lost or not self._lease_good():
+                self.cut_off_on = self._acts_on.get(step, self.cut_off_on)
             _current_step.reset(token)
             self._acts_on.pop(step, None)
             self._begun.pop(step, None)

@@ -12,14 +12,18 @@ from hullwright.objects import errors
 from hullwright.objects.errors import (
     BuildCancelled,
     GuestNameTaken,
+    GuestRefused,
     ImageCorrupt,
+    NetworkRefused,
     Reschedulable,
+    StepFailed,
     UnexpectedDeletingTaskStateError,
     VolumeElsewhere,
 )
 
-# A corrupt image may be the store's: it would count against every host that it is tried on.
-_NOT_THE_HOSTS = (ImageCorrupt, VolumeElsewhere, GuestNameTaken)
+# What may come from the request, its image or network, or from our own code comes again on every host: if it counted, one user's image
+# would have all of them quarantined. A corrupt image may be the store's.
+_NOT_THE_HOSTS = (GuestNameTaken, GuestRefused, ImageCorrupt, NetworkRefused, StepFailed, VolumeElsewhere)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,13 +10,28 @@ from taskflow.types.failure import Failure
 from hullwright.objects.errors import (
     BuildAbortException,
     BuildCancelled,
+    ImageNotFound,
+    NetworkNotFound,
     NoValidHost,
+    PortNotFound,
     UnexpectedDeletingTaskStateError,
     UnexpectedTaskStateError,
+    VolumeNotFound,
 )
 
 # Where another host would not help. Checked by class name, because after a restart a failure has no live exception.
-FINAL_ERRORS = (BuildAbortException, BuildCancelled, NoValidHost, UnexpectedDeletingTaskStateError, UnexpectedTaskStateError)
+FINAL_ERRORS = (
+    BuildAbortException,
+    BuildCancelled,
+    NoValidHost,
+    UnexpectedDeletingTaskStateError,
+    UnexpectedTaskStateError,
+    # What the build is made of is gone, wherever it would be made.
+    ImageNotFound,
+    NetworkNotFound,
+    PortNotFound,
+    VolumeNotFound,
+)
 
 
 class Reschedule(retry.Retry):  # type: ignore[misc]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -36,6 +37,7 @@ def words(value: str) -> set[str]:
 def least(values: Iterable[str], default: float) -> float:
     """The least of the numbers that a host's aggregates name for it; the default without any, or when one is no number."""
     try:
-        return min((float(value) for value in values), default=default)
+        numbers = [float(value) for value in values]
     except ValueError:
         return default
+    return min(numbers, default=default) if all(map(math.isfinite, numbers)) else default

@@ -407,6 +407,12 @@ class GuestNameTaken(Reschedulable):
     hint = "`hullwright doctor` lists guests that are on no record. One libvirt serves one installation."
 
 
+class GuestRefused(HypervisorError):
+    """The host can run guests, but none shaped as this one's image or block devices ask; another host may have the parts."""
+
+    hint = "Look at the image's hw_ properties: bus, card, display, machine type, firmware. Not every host has every one of them."
+
+
 class HostDiskFull(Reschedulable):
     """The host has no room on its disk."""
 
@@ -437,6 +443,12 @@ class NetworkError(Reschedulable):
     """A port could not be plugged on the host."""
 
     message = "Port {port} could not be plugged on host {host}: {reason}"
+
+
+class NetworkRefused(NetworkError):
+    """The host can carry networks, but not this one as it is defined: its range is taken there, or it changed under guests."""
+
+    hint = "Give the network a range that no host and no other network uses; a network that guests use keeps the subnets that it has."
 
 
 class NoMoreFixedIps(BuildAbortException):
@@ -486,4 +498,4 @@ class JobUnloadable(HullwrightError):
     """A job's flow cannot be rebuilt by this code."""
 
     message = "Job {id} cannot be loaded: {reason}"
-    hint = "It is parked. Install code that knows this flow's version, then release the job."
+    hint = "Install code that knows this flow's version. If the job is parked by then: `hullwright job release ID`."

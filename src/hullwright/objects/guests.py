@@ -20,6 +20,7 @@ class GuestVolume(Record):
     device: str  # vdb
     bus: str = "virtio"
     boot_index: int | None = None
+    tag: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,7 +98,7 @@ class HostFacts(Record):
     """What a hypervisor tells of itself."""
 
     hostname: str
-    hypervisor_type: str  # QEMU, KVM, fake
+    hypervisor_type: str  # QEMU (also of guests with KVM, as in Nova), fake
     hypervisor_version: int  # 7002022 for 7.2.22
     vcpus: int
     memory_mb: int
@@ -107,13 +107,21 @@ class HostFacts(Record):
     cpu_model: str = ""
     cpu_arch: str = "x86_64"
     cpu_features: tuple[str, ...] = ()
-    virt_types: tuple[str, ...] = ("qemu",)  # usable ones, best first: kvm only where it really works
+    virt_types: tuple[str, ...] = ("qemu",)  # what guests are, best first: kvm only where it really works and is not switched off
     machine_types: tuple[str, ...] = ()
     disk_formats: tuple[str, ...] = ("raw", "qcow2")
     host_ip: str = "127.0.0.1"
     cached_images: tuple[str, ...] = ()  # ids of images that lie there whole, at most IMAGES_TOLD_MAX of them
     metrics: Mapping[str, float] = field(default_factory=dict)  # such as cpu.percent; see [compute] compute_monitors
     extra: Mapping[str, str] = field(default_factory=dict)
+    guest_cpu_features: tuple[str, ...] | None = None  # of the CPU that guests with KVM see; None: cpu_features
+
+    @property
+    def guest_cpu(self) -> tuple[str, ...]:
+        """The features that guests find in their CPU; none of an emulated one, which is its emulator's business."""
+        if "kvm" not in self.virt_types:
+            return ()
+        return self.cpu_features if self.guest_cpu_features is None else self.guest_cpu_features
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from hullwright.objects.disks import root_device
 from hullwright.objects.flavors import Flavor
 from hullwright.objects.networks import NetworkRequest
 from hullwright.objects.records import Record
@@ -29,6 +30,7 @@ class RequestSpec(Record):
     availability_zone: str | None = None
     force_host: str | None = None  # skips filters: the az:host form
     requested_host: str | None = None  # goes through filters: the host field
+    volume_host: str | None = None  # the only one that can have the volumes asked for: their bytes are there and do not move
     ignore_hosts: tuple[str, ...] = ()
     networks: tuple[NetworkRequest, ...] = ()
     block_devices: tuple[BlockDeviceRequest, ...] = ()
@@ -41,6 +43,11 @@ class RequestSpec(Record):
     def boots_from_volume(self) -> bool:
         """True when the root disk is a volume."""
         return any(device.boot_index == 0 for device in self.block_devices)
+
+    @property
+    def root_device(self) -> str:
+        """Name of the root disk: /dev/vda, or as its bus has it."""
+        return root_device([device.disk_bus for device in self.block_devices if device.boot_index == 0], self.image_properties)
 
     @property
     def server_group(self) -> str | None:

@@ -95,3 +95,5 @@ class Vif(Record):
     subnets: tuple[Subnet, ...] = ()
     fixed_ips: tuple[FixedIp, ...] = ()
     tag: str | None = None
+    # Of fixed_ips, those that DHCP really gives; the others a guest must be told. None: a driver that leaves it to enable_dhcp.
+    dhcp_addresses: tuple[str, ...] | None = None

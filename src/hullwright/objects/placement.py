@@ -13,6 +13,22 @@ _ADVICE = {
     "retry": "Each of these hosts was tried: the attempts tell what failed there.",
     "compute_up": "An operator sees with `hullwright host list` which hosts are disabled, down or in quarantine, and brings them back.",
     "availability_zone": "Name another availability zone, or none.",
+    "compute_capabilities": "Take a flavor that asks for other capabilities (its extra specs say which).",
+    "traits": "Take a flavor or an image that requires, or forbids, other traits.",
+    "different_host": "Name other servers in the hint different_host, or none.",
+    "same_host": "Name other servers in the hint same_host, or none.",
+    "json_query": "Change the hint query, or leave it out.",
+    "simple_cidr_affinity": "Change the hints build_near_host_ip and cidr, or leave them out.",
+    "io_ops": "Try again when builds on these hosts are done.",
+    "aggregate_io_ops": "Try again when builds on these hosts are done.",
+    "num_instances": "These hosts take no more servers, whatever their size: delete some, or have a host added.",
+    "aggregate_num_instances": "These hosts take no more servers, whatever their size: delete some, or have a host added.",
+    "metrics": "An operator sees to it that all hosts tell the metrics that builds are weighed by.",
+    "isolated_hosts": "Hosts are kept for certain images, and these for them: use another image, or have a host added for this one.",
+    "aggregate_instance_extra_specs": "Take a flavor whose extra specs ask for what the hosts' aggregates have.",
+    "aggregate_multi_tenancy_isolation": "An operator keeps these hosts for other projects, and can give this one some.",
+    "aggregate_image_properties_isolation": "Use an image with the properties that the hosts' aggregates want.",
+    "aggregate_type_affinity": "Take a flavor that the hosts' aggregates are for.",
     "image_properties": "Use an image whose properties and disk format these hosts can run.",
     "server_group_affinity": "The group keeps its servers together where there is no room left: leave the group out, or make another.",
     "server_group_anti_affinity": "The group keeps its servers apart and has one on each host: leave the group out, or make another.",
@@ -109,6 +125,9 @@ class Selection(Record):
     probe_before: float | None = None
     # Other hosts were about as good: this one is to be had only while no more than this of each resource class is used there.
     used_at_most: Mapping[str, int] | None = None
+    # What the claim insists on besides room, since the hosts were looked at: that one is enabled and not forced down, and in this zone.
+    only_in_service: bool = False
+    only_in_zone: str | None = None
     report: PlacementReport | None = None
 
 

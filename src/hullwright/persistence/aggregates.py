@@ -1,7 +1,8 @@
 """Aggregates in the database: metadata, hosts, and the availability zones that some of them are.
 
 A host is in the zone of its aggregate that has one, and in its own zone without (`hosts.settle_zones`). No host gets two zones, and none
-leaves its zone under instances. Whoever changes zones locks the aggregate first, then its hosts by id.
+leaves its zone under instances, nor under a claim that is being made. Whoever changes zones locks the aggregate first, then what its hosts
+have (`allocations.lock_rooms`), then the hosts by id.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from hullwright.objects.errors import (
     InvalidAggregateAction,
 )
 from hullwright.objects.hosts import HOST_RATIOS
+from hullwright.persistence import allocations
 from hullwright.persistence import hosts as host_rows
 from hullwright.persistence.database import now
 from hullwright.persistence.inserts import insert_if_absent
@@ -201,11 +203,15 @@ def _host_ids(conn: Connection, id: int) -> list[int]:
 
 
 def _lock_hosts(conn: Connection, host_ids: Collection[int]) -> None:
+    allocations.lock_rooms(conn, host_ids)
     conn.execute(sa.select(hosts.c.id).where(hosts.c.id.in_(host_ids)).order_by(hosts.c.id).with_for_update(key_share=True)).all()
 
 
 def _find_host(conn: Connection, name: str) -> Any:
     query = sa.select(hosts.c.id, hosts.c.availability_zone).where(hosts.c.name == name)
+    found = conn.execute(query).first()
+    if found is not None:
+        allocations.lock_rooms(conn, [found.id])
     host = conn.execute(query.with_for_update(key_share=True)).first()
     if host is None:
         raise HostNotFound(id=name)

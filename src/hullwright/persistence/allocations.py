@@ -26,10 +26,18 @@ _amount = sa.bindparam("b_amount", type_=sa.BigInteger)
 _holders, _building = sa.bindparam("b_holders", type_=sa.Integer), sa.bindparam("b_building", type_=sa.Integer)
 _usable = inventories.c.total - inventories.c.reserved
 
+# What is asked of the host itself. Said once for each resource, so from the second on with the first row locked: who moves hosts between
+# zones locks these rows too (`lock_rooms`), and has either committed by then or sees the claim.
+_in_service, _zone = sa.bindparam("b_in_service", type_=sa.Boolean), sa.bindparam("b_zone", type_=sa.String)
+_host_will_do = sa.exists().where(
+    hosts.c.id == sa.bindparam("b_host_id"),
+    sa.or_(~_in_service, sa.and_(hosts.c.enabled, ~hosts.c.forced_down)),
+    sa.or_(_zone.is_(None), hosts.c.availability_zone == _zone),
+)
 # The second condition: an instance may overcommit against others, never against itself.
 _take = (
     sa.update(inventories)
-    .where(_row, inventories.c.used + _amount <= _usable * inventories.c.allocation_ratio, _amount <= _usable)
+    .where(_row, inventories.c.used + _amount <= _usable * inventories.c.allocation_ratio, _amount <= _usable, _host_will_do)
     .values(used=inventories.c.used + _amount, holders=inventories.c.holders + _holders, building=inventories.c.building + _building)
 )
 _take_if_empty_enough = _take.where(inventories.c.used <= sa.bindparam("b_at_most", type_=sa.BigInteger))
@@ -68,6 +76,8 @@ def claim(
     or_keep_on: Collection[int] = (),
     probe_before: float | None = None,
     used_at_most: Mapping[str, int] | None = None,
+    only_in_service: bool = False,
+    only_in_zone: str | None = None,
 ) -> int:
     """Claim `resources` (resource class -> amount) of a host for an instance, all or nothing, in the caller's write transaction.
 
@@ -75,6 +85,7 @@ def claim(
     so that an instance never holds two; unless it is on one of the hosts `or_keep_on`: then it stays where it is.
     `probe_before`: the host is in quarantine and may be had only as its probe, when the latest one began no later than that.
     `used_at_most`: the host may be had only while no more than this (resource class -> amount) is used there.
+    `only_in_service`: it may be had only while it is enabled and not forced down; `only_in_zone`: only while it is in that zone.
     When this raises, the transaction is as it was, and another host may be claimed in it; only what the instance held
     elsewhere stays given back.
 
@@ -96,21 +107,32 @@ def claim(
     ]
     # One order of rows for everybody, and a savepoint that frees them when the host is left: no two claims can deadlock.
     conn.exec_driver_sql("SAVEPOINT claim")
-    may_go = probe_before is None or _begin_probe(conn, host_id, probe_before)
     take = _take if used_at_most is None else _take_if_empty_enough
+    more = {"b_in_service": only_in_service, "b_zone": only_in_zone}
     building = int(job_uuid is not None)
-    taken = may_go and _update(conn, take, host_id, resources, holders=1, building=building, at_most=used_at_most or {}) == len(rows)
-    if taken and insert_those_absent(conn, allocations, rows) == len(rows):
+    taken = _update(conn, take, host_id, resources, holders=1, building=building, at_most=used_at_most or {}, more=more) == len(rows)
+    # Rows of resources before those of hosts, as everywhere.
+    may_go = not taken or probe_before is None or _begin_probe(conn, host_id, probe_before)
+    if taken and may_go and insert_those_absent(conn, allocations, rows) == len(rows):
         return host_id
     conn.exec_driver_sql("ROLLBACK TO SAVEPOINT claim")
     held = held_by(conn, instance_uuid)
     if held is None:
         moment = "it was full a moment ago" if used_at_most is None else "others went there meanwhile"
-        raise _unavailable(conn, host_id, resources, moment if may_go else "another build probes it")
+        raise _unavailable(conn, host_id, resources, moment if may_go else "another build probes it", only_in_service, only_in_zone)
     if held.resources == dict(resources) and held.host_id in {host_id, *or_keep_on}:
         return held.host_id
     release(conn, instance_uuid)
-    return claim(conn, instance_uuid=instance_uuid, host_id=host_id, resources=resources, job_uuid=job_uuid, probe_before=probe_before)
+    return claim(
+        conn,
+        instance_uuid=instance_uuid,
+        host_id=host_id,
+        resources=resources,
+        job_uuid=job_uuid,
+        probe_before=probe_before,
+        only_in_service=only_in_service,
+        only_in_zone=only_in_zone,
+    )
 
 
 def release(conn: Connection, instance_uuid: str) -> None:
@@ -153,6 +175,12 @@ def recount(conn: Connection, host_id: int, resource_class: str) -> int:
     return int(used)
 
 
+def lock_rooms(conn: Connection, host_ids: Collection[int]) -> None:
+    """Wait for the claims that are being made on hosts, and have others wait for the end of this write transaction."""
+    theirs = sa.select(inventories.c.host_id).where(inventories.c.host_id.in_(host_ids))
+    conn.execute(theirs.order_by(inventories.c.host_id, inventories.c.resource_class).with_for_update(key_share=True)).all()
+
+
 def held_by(conn: Connection, instance_uuid: str) -> Claim | None:
     """What an instance holds, or None."""
     rows = conn.execute(_held, {"b_instance_uuid": instance_uuid}).all()
@@ -187,8 +215,9 @@ def _update(
     holders: int,
     building: int,
     at_most: Mapping[str, int] = types.MappingProxyType({}),
+    more: Mapping[str, object] = types.MappingProxyType({}),
 ) -> int:
-    same = {"b_host_id": host_id, "b_holders": holders, "b_building": building}
+    same = {"b_host_id": host_id, "b_holders": holders, "b_building": building, **more}
     parameters = [same | {"b_resource_class": name, "b_amount": amount} for name, amount in sorted(resources.items())]
     for row in parameters:
         if (limit := at_most.get(str(row["b_resource_class"]))) is not None:
@@ -200,9 +229,16 @@ def _begin_probe(conn: Connection, host_id: int, before: float) -> bool:
     return conn.execute(_take_probe, {"b_host_id": host_id, "b_before": before, "b_now": now()}).rowcount == 1
 
 
-def _unavailable(conn: Connection, host_id: int, resources: Mapping[str, int], otherwise: str) -> ComputeResourcesUnavailable:
+def _unavailable(
+    conn: Connection, host_id: int, resources: Mapping[str, int], otherwise: str, in_service: bool, zone: str | None
+) -> ComputeResourcesUnavailable:
     """Say what is missing. Read after the fact: when nothing is (room came back in between), it says `otherwise`."""
-    host = conn.execute(sa.select(hosts.c.name).where(hosts.c.id == host_id)).scalar()
+    known = sa.select(hosts.c.name, hosts.c.enabled, hosts.c.forced_down, hosts.c.availability_zone).where(hosts.c.id == host_id)
+    host = conn.execute(known).first()
+    if host is not None and in_service and (host.forced_down or not host.enabled):
+        return ComputeResourcesUnavailable(host=host.name, reason="it is down" if host.forced_down else "it is disabled")
+    if host is not None and zone is not None and host.availability_zone != zone:
+        return ComputeResourcesUnavailable(host=host.name, reason=f"it is not in availability zone {zone} any more")
     query = sa.select(inventories).where(inventories.c.host_id == host_id)
     found = {row.resource_class: row for row in conn.execute(query)}
     lacks = []
@@ -216,4 +252,4 @@ def _unavailable(conn: Connection, host_id: int, resources: Mapping[str, int], o
         free = int(usable * row.allocation_ratio) - row.used
         if amount > min(free, usable):
             lacks.append(f"{asked} asked, {max(min(free, usable), 0)} free")
-    return ComputeResourcesUnavailable(host=host or "?", reason=", ".join(lacks) or otherwise)
+    return ComputeResourcesUnavailable(host="?" if host is None else host.name, reason=", ".join(lacks) or otherwise)

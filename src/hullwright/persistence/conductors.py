@@ -5,6 +5,7 @@ Leases begin and end by the database's clock, whatever the conductors' own clock
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -13,15 +14,14 @@ from sqlalchemy.engine import Connection
 from hullwright.persistence.database import clock, now
 from hullwright.persistence.models.jobs import conductors
 
+JOBBOARD_VERSION = "taskflow"  # of those who lease jobs by TaskFlow's jobboard
 _LEASES_AHEAD = 4  # a lease that ends later than so many leases from now was given before the database's clock was set back
 
 
 def enlist(connection: Connection, *, id: str, hostname: str, pid: int, version: str, lease_seconds: float) -> None:
     """Record a conductor that starts. Its id is new at each start, so that jobs of its former life are orphans at once."""
     ends = clock(connection) + lease_seconds
-    connection.execute(
-        sa.insert(conductors).values(id=id, hostname=hostname, pid=pid, version=version, started_at=now(), expires_at=ends)
-    )
+    connection.execute(sa.insert(conductors).values(id=id, hostname=hostname, pid=pid, version=version, started_at=now(), expires_at=ends))
 
 
 def beat(connection: Connection, id: str, lease_seconds: float) -> bool:
@@ -34,6 +34,12 @@ def beat(connection: Connection, id: str, lease_seconds: float) -> bool:
 def living(connection: Connection) -> sa.Select[Any]:
     """The ids of those whose lease holds."""
     return sa.select(conductors.c.id).where(conductors.c.expires_at > clock(connection))
+
+
+def has_other_version(connection: Connection, version: str) -> bool:
+    """Whether a conductor of another version of the code lives. Those who only use the jobboard (`jobboard.py`) are none."""
+    others = living(connection).where(conductors.c.version.not_in((version, JOBBOARD_VERSION)))
+    return connection.execute(others.limit(1)).first() is not None
 
 
 def turn(connection: Connection, id: str) -> tuple[int, int]:
@@ -69,13 +75,13 @@ def retire_lapsed(connection: Connection, id: str) -> bool:
     return connection.execute(sa.delete(conductors).where(gone)).rowcount == 1
 
 
-def retire_same_process(connection: Connection, hostname: str, is_alive: Any) -> list[str]:
-    """Forget conductors of this machine whose process is gone, so that a restart need not wait for their leases.
+def retire_dead(connection: Connection, is_dead: Callable[[Mapping[str, Any]], bool]) -> list[str]:
+    """Forget conductors whose process is known to be gone, so that a restart need not wait for their leases. Answers the ids.
 
-    `is_alive`: (pid, started_at) -> bool. Answers the ids.
+    `is_dead`: told id, hostname, pid, version, started_at, expires_at.
     """
-    rows = connection.execute(sa.select(conductors).where(conductors.c.hostname == hostname)).mappings().all()
-    gone = [row["id"] for row in rows if not is_alive(row["pid"], row["started_at"])]
+    rows = connection.execute(sa.select(conductors)).mappings().all()
+    gone = [row["id"] for row in rows if is_dead(dict(row))]
     if gone:
         connection.execute(sa.delete(conductors).where(conductors.c.id.in_(gone)))
     return gone

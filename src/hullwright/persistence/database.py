@@ -22,6 +22,8 @@ from hullwright.objects import fence
 from hullwright.objects.errors import Unavailable
 
 _IDLE_TRANSACTION_SECONDS = 10  # our transactions wait for nothing but the database
+# SQLSTATEs of a server that cannot serve now: failed over to and read-only; gone; out of room or connections; shutting down or starting.
+_AWAY, _AWAY_CLASSES = {"25006"}, ("08", "53", "57P")
 _IDLE_SECONDS = 1.0  # a connection unused for longer is asked for a sign of life before it is handed out
 # How soon a server that vanished without a word (a power cut, a cut cable) is noticed; one that ends tells so itself.
 _POSTGRESQL = {"connect_timeout": 10, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 25_000}
@@ -46,17 +48,18 @@ class Database:
         self.url = url
         self.is_sqlite = parsed.get_backend_name() == "sqlite"
         self.is_postgresql = parsed.get_backend_name() == "postgresql"
+        self.connect_args: dict[str, Any] = {"check_same_thread": False, "cached_statements": 512} if self.is_sqlite else {}
+        if self.is_postgresql:
+            self.connect_args = {name: value for name, value in _POSTGRESQL.items() if name not in parsed.query}
         options: dict[str, Any] = {"pool_size": pool_size, "max_overflow": 0, "pool_timeout": busy_timeout_seconds}
         if self.is_sqlite:
             if parsed.database:
                 Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-            options["connect_args"] = {"check_same_thread": False, "cached_statements": 512}
         else:
             options["pool_pre_ping"] = False  # only idle connections are asked; one lost in use shows as DatabaseUnavailable
-            if self.is_postgresql:
-                options["connect_args"] = {name: value for name, value in _POSTGRESQL.items() if name not in parsed.query}
+        # Parameters may be secrets, and errors are logged.
         # AUTOCOMMIT: a read costs no BEGIN and ROLLBACK; `write` says BEGIN itself, and how.
-        self.engine = sa.create_engine(url, isolation_level="AUTOCOMMIT", **options)
+        self.engine = sa.create_engine(url, isolation_level="AUTOCOMMIT", hide_parameters=True, connect_args=self.connect_args, **options)
         # SQLite has one writer; threads of one process queue here rather than in its sleeping busy handler.
         self._writer: contextlib.AbstractContextManager[Any] = threading.Lock() if self.is_sqlite else contextlib.nullcontext()
         self.statements = 0  # executed by this process, for benchmarks
@@ -136,9 +139,11 @@ class Database:
                 yield connection
                 connection.exec_driver_sql("COMMIT")
                 self.commits += 1
-            except BaseException:
+            except BaseException as error:
                 with contextlib.suppress(sa.exc.SQLAlchemyError):
                     connection.exec_driver_sql("ROLLBACK")
+                if _is_away(error):  # a server that takes no writes any more: the next connection may find the one that does
+                    connection.invalidate()
                 raise
 
     @contextlib.contextmanager
@@ -149,7 +154,7 @@ class Database:
             raise _unavailable(error) from error
         except (sa.exc.PendingRollbackError, sa.exc.DBAPIError) as error:
             # A connection that was cut can show in other classes too, in whatever came next on it.
-            if isinstance(error, sa.exc.DBAPIError) and not error.connection_invalidated:
+            if isinstance(error, sa.exc.DBAPIError) and not error.connection_invalidated and not _is_away(error):
                 raise
             raise _unavailable(error) from error
 
@@ -166,6 +171,12 @@ def _limit_idle_transactions(dbapi: Any, _record: Any) -> None:
 
 def _note_use(_dbapi: Any, record: Any) -> None:
     record.info["used_at"] = time.monotonic()
+
+
+def _is_away(error: BaseException) -> bool:
+    """Whether PostgreSQL said that it cannot serve now, whatever the class of the error."""
+    code = str(getattr(getattr(error, "orig", None), "sqlstate", None) or "")
+    return code in _AWAY or code.startswith(_AWAY_CLASSES)
 
 
 def _unavailable(error: BaseException) -> DatabaseUnavailable:

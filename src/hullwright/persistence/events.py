@@ -1,4 +1,4 @@
-"""Step events and progress: what a build did, for people to read. Events are written by `store.py` only."""
+"""Step events and progress: what a build did, for people to read. Events are written by `session.py` only."""
 
 from __future__ import annotations
 
@@ -19,11 +19,10 @@ def list_since(connection: Connection, job_uuid: str, seq: int = 0, limit: int =
     return [StepEvent(**row) for row in connection.execute(query).mappings()]
 
 
-def list_for_jobs(connection: Connection, job_uuids: list[str]) -> list[StepEvent]:
-    """All events of several jobs, in order within each."""
-    query = sa.select(step_events).where(step_events.c.job_uuid.in_(job_uuids))
-    query = query.order_by(step_events.c.job_uuid, step_events.c.seq)
-    return [StepEvent(**row) for row in connection.execute(query).mappings()]
+def list_latest(connection: Connection, job_uuid: str, limit: int) -> list[StepEvent]:
+    """The last events of a job, in order."""
+    query = sa.select(step_events).where(step_events.c.job_uuid == job_uuid).order_by(step_events.c.seq.desc()).limit(limit)
+    return [StepEvent(**row) for row in connection.execute(query).mappings()][::-1]
 
 
 def count(connection: Connection, job_uuid: str, *, step: str, to_state: str) -> int:

@@ -21,6 +21,11 @@ def record(conn: Connection, fault: Fault) -> None:
     conn.execute(sa.insert(instance_faults), row)
 
 
+def withdraw(conn: Connection, uuid: str, *, since: float) -> None:
+    """Take back what was told of an instance from a time on: it was not the end."""
+    conn.execute(sa.delete(instance_faults).where(instance_faults.c.instance_uuid == uuid, instance_faults.c.created_at >= since))
+
+
 def latest(conn: Connection, uuid: str) -> Fault | None:
     """The newest fault of an instance."""
     return latest_of(conn, [uuid]).get(uuid)

@@ -208,8 +208,8 @@ def record_facts(conn: Connection, name: str, facts: HostFacts, inventories: Ite
     values["changed"] = sa.case((is_news, NextChange()), else_=hosts.c.changed)
     if row.facts is None or HostFacts.from_dict(row.facts) != HostFacts.from_dict(told):
         values |= {"facts": told, "changed": NextChange()} | _next_generation
+    set_inventory(conn, row.id, inventories)  # first: rows of resources before those of hosts, as when a build ends, so that none deadlock
     conn.execute(sa.update(hosts).where(hosts.c.id == row.id).values(values))
-    set_inventory(conn, row.id, inventories)
 
 
 def record_silence(conn: Connection, name: str, error: str, *, at: float | None = None) -> None:

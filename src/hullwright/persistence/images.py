@@ -96,6 +96,9 @@ def delete(conn: Connection, image_id: str) -> None:
         raise ImageNotFound(id=image_id)
     if row["protected"]:
         raise ImageProtected(id=image_id)
+    # A kernel or ramdisk is named in the spec only, which is text to the database, written as orjson does.
+    spec = sa.type_coerce(instances.c.spec, sa.Text)
+    named = [spec.contains(f'"{role}":"{image_id}"', autoescape=True) for role in ("kernel_id", "ramdisk_id")]
     # Open jobs are few, whatever the number of instances: the search starts from them.
     builds = (
         sa.select(jobs.c.id)
@@ -103,7 +106,7 @@ def delete(conn: Connection, image_id: str) -> None:
         .where(
             jobs.c.state.in_(OPEN_JOB_STATES),
             jobs.c.kind == "build_instance",
-            instances.c.image_id == image_id,
+            sa.or_(instances.c.image_id == image_id, *named),
         )
     )
     # A volume without a host has no bytes yet: those of the local driver are made when it is first used.

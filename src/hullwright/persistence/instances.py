@@ -1,6 +1,6 @@
 """Instances in the database: create, read, list, and every change of state as a compare-and-swap.
 
-Not for: what belongs to other aggregates; see `faults`, `actions`, and `server_details` for the pages of the API.
+Not for: what belongs to other aggregates; see `faults`, `actions`, and `server_pages` for the pages of the API.
 """
 
 from __future__ import annotations
@@ -200,12 +200,6 @@ def mark_deleting(conn: Connection, uuid: str) -> bool:
         .values(task_state=TaskState.DELETING, updated_at=now())
     )
     return conn.execute(statement).rowcount == 1
-
-
-def list_on_host(conn: Connection, host: str) -> list[Instance]:
-    """Living instances of a host, oldest first."""
-    statement = sa.select(instances).where(instances.c.host == host, instances.c.deleted_at.is_(None))
-    return [from_row(row) for row in conn.execute(statement.order_by(instances.c.id)).mappings()]
 
 
 def count_living(conn: Connection, project_id: str | None = None) -> tuple[int, int, int]:

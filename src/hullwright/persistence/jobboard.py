@@ -253,7 +253,12 @@ class SqlJobBoard(base.JobBoard):  # type: ignore[misc]
     def _enlist(self, connection: Any, who: str) -> None:
         if connection.execute(sa.select(conductors_table.c.id).where(conductors_table.c.id == who)).first() is None:
             conductors.enlist(
-                connection, id=who, hostname=socket.gethostname(), pid=os.getpid(), version="taskflow", lease_seconds=self._lease_seconds
+                connection,
+                id=who,
+                hostname=socket.gethostname(),
+                pid=os.getpid(),
+                version=conductors.JOBBOARD_VERSION,
+                lease_seconds=self._lease_seconds,
             )
         elif not self._living(connection, who):
             conductors.retire(connection, who)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import uuid as uuids
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
@@ -24,7 +25,7 @@ from hullwright.persistence.models.jobs import conductors, jobs
 
 BOARD = "hullwright"  # the board of our own conductors
 # Lower goes first. A person waits for a query's answer, and a delete frees room that builds may need.
-RANK_QUERY, RANK_DELETE, RANK_DEFAULT = 0, 5, 10
+RANK_QUERY, RANK_DELETE, RANK_DEFAULT, RANK_CLEANING = 0, 5, 10, 15
 
 _open_states = tuple(OPEN_JOB_STATES)
 _earlier = jobs.alias("earlier")
@@ -141,8 +142,14 @@ def cancel_open(connection: Connection, instance_uuid: str, *, spare_kinds: Sequ
 
 
 def forget(connection: Connection, uuid: str) -> None:
-    """Remove a question's row once its answer is read, or nobody waits for it any more; one that is being answered stays."""
-    connection.execute(sa.delete(jobs).where(jobs.c.uuid == uuid, jobs.c.state != JobState.RUNNING))
+    """Remove a question's row once its answer is read, or nobody waits for it any more; one that is being answered goes with its answer."""
+    if connection.execute(sa.delete(jobs).where(jobs.c.uuid == uuid, jobs.c.state != JobState.RUNNING)).rowcount == 0:
+        connection.execute(sa.update(jobs).where(jobs.c.uuid == uuid).values(cancel_requested=True))
+
+
+def forget_unwanted(connection: Connection, job: Job) -> None:
+    """Remove a question that was answered when nobody waited for it any more."""
+    connection.execute(sa.delete(jobs).where(jobs.c.id == job.id, jobs.c.cancel_requested.is_(True)))
 
 
 def has_open(connection: Connection, instance_uuid: str, kind: str) -> bool:
@@ -154,36 +161,71 @@ def has_open(connection: Connection, instance_uuid: str, kind: str) -> bool:
 # --- Leasing: for conductors -----------------------------------------------------------------------------------------
 
 
-def leasable(connection: Connection, *, board: str = BOARD) -> bool:
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which of the jobs that there are to be leased a conductor wants now."""
+
+    rank_at_most: int | None = None  # only as urgent ones
+    rank_from: int | None = None  # only as little urgent ones
+    leases_from: int = 0  # only those whose count of leases is that high already
+    leases_below: int | None = None
+    passed_over: Collection[str] = ()  # uuids of those it does not want
+
+    def wants(self) -> list[sa.ColumnElement[bool]]:
+        """As conditions on `jobs`."""
+        found = [jobs.c.leases >= self.leases_from] if self.leases_from else []
+        if self.rank_at_most is not None:
+            found.append(jobs.c.rank <= self.rank_at_most)
+        if self.rank_from is not None:
+            found.append(jobs.c.rank >= self.rank_from)
+        if self.leases_below is not None:
+            found.append(jobs.c.leases < self.leases_below)
+        if self.passed_over:
+            found.append(jobs.c.uuid.not_in(self.passed_over))
+        return found
+
+
+ANY = Choice()
+
+
+def leasable(connection: Connection, choice: Choice = ANY, *, board: str = BOARD) -> bool:
     """Whether `lease` would find a queued job; a cheap look without a transaction."""
-    return connection.execute(_queued(connection, 1, board)).first() is not None
+    return connection.execute(_queued(connection, 1, board, choice)).first() is not None
 
 
-def _queued(connection: Connection, limit: int, board: str) -> sa.Select[Any]:
+def _queued(connection: Connection, limit: int, board: str, choice: Choice) -> sa.Select[Any]:
     is_due = jobs.c.not_before <= clock(connection)
     return (
         sa.select(jobs.c.id)
-        .where(jobs.c.board == board, jobs.c.state == JobState.QUEUED, is_due, _is_first_of_its_instance)
+        .where(jobs.c.board == board, jobs.c.state == JobState.QUEUED, is_due, _is_first_of_its_instance, *choice.wants())
         .order_by(jobs.c.rank, jobs.c.id)
         .limit(limit)
     )
 
 
-def _orphaned(limit: int, board: str, dead: Sequence[str]) -> sa.Select[Any]:
+def _orphaned(limit: int, board: str, dead: Sequence[str], choice: Choice) -> sa.Select[Any]:
     is_orphan = sa.or_(jobs.c.owner.in_(dead), jobs.c.owner.not_in(sa.select(conductors.c.id)))
     return (
         sa.select(jobs.c.id)
-        .where(jobs.c.board == board, jobs.c.state == JobState.RUNNING, is_orphan)
+        .where(jobs.c.board == board, jobs.c.state == JobState.RUNNING, is_orphan, *choice.wants())
         .order_by(jobs.c.rank, jobs.c.id)
         .limit(limit)
     )
 
 
-def lease(connection: Connection, owner: str, limit: int, *, orphans: bool = False, board: str = BOARD) -> list[Job]:
+def lease(connection: Connection, owner: str, limit: int, *, orphans: bool = False, choice: Choice = ANY, board: str = BOARD) -> list[Job]:
     """Take up to `limit` jobs for the conductor `owner`, inside a write transaction: queued ones, or those of conductors that died."""
+    if limit < 1:
+        return []
     # Held: a conductor whose lease has just ended must not renew it while its jobs are being taken.
-    candidates = _orphaned(limit, board, conductors_rows.hold_lapsed(connection)) if orphans else _queued(connection, limit, board)
-    return _take(connection, owner, candidates)
+    dead = conductors_rows.hold_lapsed(connection) if orphans else []
+    return _take(connection, owner, _orphaned(limit, board, dead, choice) if orphans else _queued(connection, limit, board, choice))
+
+
+def count_leased(connection: Connection, owner: str, *, leases_from: int) -> int:
+    """How many of a conductor's jobs have been leased that often without getting further."""
+    query = sa.select(sa.func.count()).where(jobs.c.owner == owner, jobs.c.state == JobState.RUNNING, jobs.c.leases >= leases_from)
+    return int(connection.execute(query).scalar_one())
 
 
 def lease_again(connection: Connection, owner: str, driven: Collection[str], limit: int, *, board: str = BOARD) -> list[Job]:
@@ -192,16 +234,17 @@ def lease_again(connection: Connection, owner: str, driven: Collection[str], lim
     `driven`: uuids of those that it does drive.
     """
     mine = sa.and_(jobs.c.board == board, jobs.c.state == JobState.RUNNING, jobs.c.owner == owner, jobs.c.uuid.not_in(driven))
-    return _take(connection, owner, sa.select(jobs.c.id).where(mine).order_by(jobs.c.rank, jobs.c.id).limit(limit))
+    lost = sa.select(jobs.c.id).where(mine).order_by(jobs.c.rank, jobs.c.id).limit(limit)
+    return _take(connection, owner, lost, leases=jobs.c.leases)  # nobody has died of them
 
 
-def _take(connection: Connection, owner: str, candidates: sa.Select[Any]) -> list[Job]:
+def _take(connection: Connection, owner: str, candidates: sa.Select[Any], **changes: Any) -> list[Job]:
     if connection.dialect.name == "postgresql":
         candidates = candidates.with_for_update(skip_locked=True, of=jobs)
     ids = list(connection.execute(candidates).scalars())
     if not ids:
         return []
-    connection.execute(sa.update(jobs).where(jobs.c.id.in_(ids)).values(**_taken_by(owner)))
+    connection.execute(sa.update(jobs).where(jobs.c.id.in_(ids)).values(**(_taken_by(owner) | changes)))
     rows = connection.execute(sa.select(*_JOB_COLUMNS).where(jobs.c.id.in_(ids)).order_by(jobs.c.rank, jobs.c.id))
     return [_job(row) for row in rows.mappings()]
 
@@ -222,6 +265,14 @@ def _taken_by(owner: str) -> dict[str, Any]:
         "leases": jobs.c.leases + 1,
         "started_at": sa.func.coalesce(jobs.c.started_at, now()),
     }
+
+
+def absolve(connection: Connection, held: Iterable[Job]) -> None:
+    """Take back the count of leases that were lost by a conductor which lives: these jobs have not crashed it."""
+    one_less = {"leases": sa.case((jobs.c.leases > 0, jobs.c.leases - 1), else_=0)}
+    for job in held:
+        here = sa.and_(jobs.c.id == job.id, jobs.c.fence >= job.fence, jobs.c.state.in_(_open_states))
+        connection.execute(sa.update(jobs).where(here).values(**one_less))
 
 
 def take_again(connection: Connection, job: Job) -> Job:
@@ -296,6 +347,15 @@ def give_back(connection: Connection, job: Job, *, not_before: float = 0.0, erro
     _release(connection, job, state=JobState.QUEUED, not_before=not_before, error=error, owner=None, leases=0)
 
 
+def pass_on(connection: Connection, job: Job, error: str) -> None:
+    """Return a leased job, which we cannot load, to the queue for a conductor that can; as it was, so that its user can cancel it still.
+
+    Raises: LeaseLost.
+    """
+    begun = {} if job.seq else {"started_at": None}  # nothing of it was ever written
+    _release(connection, job, state=JobState.QUEUED, error=error, owner=None, leases=0, **begun)
+
+
 def wait_for_room(connection: Connection, job: Job, *, until: float, **changes: Any) -> None:
     """Return a leased build to the queue until there is room or `until` has come; see `waits.py`, which says what else changes.
 
@@ -310,13 +370,3 @@ def _release(connection: Connection, job: Job, **changes: Any) -> None:
     )
     if connection.execute(statement.values(**changes)).rowcount != 1:
         raise LeaseLost(f"job {job.uuid}: fence {job.fence} is not {job.owner}'s any more")
-
-
-def release_stuck(connection: Connection, uuid: str) -> bool:
-    """Put a stuck job back in the queue with a fresh count of leases: an operator's decision. False when it is not stuck."""
-    statement = (
-        sa.update(jobs)
-        .where(jobs.c.uuid == uuid, jobs.c.state == JobState.STUCK)
-        .values(state=JobState.QUEUED, leases=0, error=None, not_before=0.0, finished_at=None)
-    )
-    return connection.execute(statement).rowcount == 1

@@ -11,8 +11,10 @@ from sqlalchemy.engine import Connection
 
 from hullwright.objects.errors import Unavailable
 from hullwright.persistence.database import Database
+from hullwright.persistence.models import metadata
 
 HEAD = "0001"  # the newest revision in migrations/versions; told here so that a service starts without loading Alembic
+_TOLD = 3  # differences that an error names
 _LOCK = 0x68756C6C  # of PostgreSQL's advisory locks: one process upgrades at a time
 
 
@@ -21,6 +23,13 @@ class WrongSchema(Unavailable):
 
     message = "The database has schema revision {found}, and this version of Hullwright needs {needed}."
     hint = "Run `hullwright db upgrade`; if the database is newer than the code, install the newer version."
+
+
+class UnreleasedSchema(WrongSchema):
+    """The database was made by another state of a revision that is not released yet, and is still being changed in place."""
+
+    message = "The database says schema revision {found}, but was made by an earlier or later state of it: {differences}."
+    hint = "It cannot be upgraded. Put it aside and make a new one with `hullwright db upgrade`, or go back to the code that made it."
 
 
 def current(db: Database) -> str | None:
@@ -35,11 +44,27 @@ def current(db: Database) -> str | None:
 def check(db: Database) -> None:
     """Make sure that this code and the database fit.
 
-    Raises: WrongSchema; DatabaseUnavailable.
+    Raises: WrongSchema, UnreleasedSchema; DatabaseUnavailable.
     """
     found = current(db)
     if found != HEAD:
         raise WrongSchema(found=found or "none", needed=HEAD)
+    with db.read() as connection:
+        differences = _differences(connection)
+    if differences:
+        told = ", ".join(differences[:_TOLD]) + (", ..." if len(differences) > _TOLD else "")
+        raise UnreleasedSchema(found=HEAD, differences=told)
+
+
+def _differences(connection: Connection) -> list[str]:
+    """Columns that only the database or only the models have. Types are not compared: this is asked at each start."""
+    found = {table: {column["name"] for column in columns} for (_, table), columns in sa.inspect(connection).get_multi_columns().items()}
+    missing, unknown = [], []
+    for table in metadata.sorted_tables:
+        wanted = {column.name for column in table.columns}
+        missing += [f"no {table.name}.{name}" for name in sorted(wanted - found.get(table.name, set()))]
+        unknown += [f"an unknown {table.name}.{name}" for name in sorted(found.get(table.name, set()) - wanted)]
+    return missing + unknown
 
 
 def upgrade(db: Database) -> str | None:

@@ -35,12 +35,13 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Waiter:
-    """A build that waits and was not woken yet."""
+    """A build that waits."""
 
     id: int
     job_uuid: str
     waits_for: str
     spec: RequestSpec
+    is_woken: bool  # it looks for room just now, or is about to
 
 
 def until(connection: Connection, job: Job, seconds: float) -> float | None:
@@ -95,24 +96,27 @@ def places(connection: Connection, some: Iterable[Job]) -> dict[int, Place]:
 
 
 def first_of_each(connection: Connection) -> list[tuple[int, str]]:
-    """The foremost of those that wait for the same and were not woken, as (id, what for), in the order of the queue."""
-    first = sa.func.min(jobs.c.id)
-    query = sa.select(first, jobs.c.waits_for).where(_waits, jobs.c.state == JobState.QUEUED, jobs.c.not_before > clock(connection))
-    return [(int(id_), str(what)) for id_, what in connection.execute(query.group_by(jobs.c.waits_for).order_by(first))]
+    """The foremost of those that wait for the same, as (id, what for), in the order of the queue; none when all that wait were woken."""
+    first, asleep = sa.func.min(jobs.c.id), sa.func.max(sa.case((_sleeps(connection), 1), else_=0))
+    rows = connection.execute(sa.select(first, jobs.c.waits_for, asleep).where(_waits).group_by(jobs.c.waits_for).order_by(first)).all()
+    return [(int(row[0]), str(row[1])) for row in rows] if any(row[2] for row in rows) else []
 
 
 def next_of(connection: Connection, waits_for: str, after: int) -> Waiter | None:
-    """The first behind the job with id `after` that waits for this and was not woken."""
+    """The first behind the job with id `after` that waits for this."""
     query = (
-        sa.select(jobs.c.id, jobs.c.uuid, instances.c.spec)
+        sa.select(jobs.c.id, jobs.c.uuid, instances.c.spec, sa.case((_sleeps(connection), 1), else_=0))
         .join(instances, instances.c.uuid == jobs.c.instance_uuid)
         .where(jobs.c.waits_for == waits_for, jobs.c.id > after)
-        .where(jobs.c.state == JobState.QUEUED, jobs.c.not_before > clock(connection))
         .order_by(jobs.c.id)
         .limit(1)
     )
     row = connection.execute(query).first()
-    return None if row is None else Waiter(int(row[0]), row[1], waits_for, RequestSpec.from_dict(row[2]))
+    return None if row is None else Waiter(int(row[0]), row[1], waits_for, RequestSpec.from_dict(row[2]), is_woken=not row[3])
+
+
+def _sleeps(connection: Connection) -> sa.ColumnElement[bool]:
+    return sa.and_(jobs.c.state == JobState.QUEUED, jobs.c.not_before > clock(connection))
 
 
 def wake(connection: Connection, job_id: int) -> bool:

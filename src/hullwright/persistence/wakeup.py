@@ -12,11 +12,28 @@ import select
 import signal
 import socket
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from hullwright.persistence.database import Database, DatabaseUnavailable
 
+if TYPE_CHECKING:
+    import psycopg
+
+    _Source = socket.socket | psycopg.Connection[Any]
+
 CHANNEL = "hullwright_jobs"
+
+
+@contextlib.contextmanager
+def _short(directory: Path) -> Iterator[str]:
+    """Another name of a directory, for this process and this while: a socket's address has room for about a hundred characters."""
+    descriptor = os.open(directory, os.O_PATH | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{descriptor}"
+    finally:
+        os.close(descriptor)
 
 
 class Wakeup:
@@ -35,7 +52,7 @@ class Wakeup:
             end.setblocking(False)
         self._listener: socket.socket | None = None
         self._path: Path | None = None
-        self._postgresql: object | None = None
+        self._postgresql: psycopg.Connection[Any] | None = None
         self._hears_signals = False
 
     def poke(self) -> None:
@@ -44,13 +61,13 @@ class Wakeup:
             with contextlib.suppress(DatabaseUnavailable), self._db.read() as connection:
                 connection.exec_driver_sql(f"NOTIFY {CHANNEL}")
             return
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError), _short(self._directory) as short:
             for path in self._directory.glob("*.wake"):
-                self._send(path)
+                self._send(path, f"{short}/{path.name}")
 
-    def _send(self, path: Path) -> None:
+    def _send(self, path: Path, address: str) -> None:
         try:
-            self._sender.sendto(b"1", str(path))
+            self._sender.sendto(b"1", address)
         except (ConnectionRefusedError, FileNotFoundError):
             with contextlib.suppress(OSError):  # its conductor is dead
                 path.unlink()
@@ -78,21 +95,30 @@ class Wakeup:
         self._path = self._directory / f"{os.getpid()}-{uuid.uuid4().hex[:8]}.wake"
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._listener.setblocking(False)
-        self._listener.bind(str(self._path))
+        with _short(self._directory) as short:
+            self._listener.bind(f"{short}/{self._path.name}")
 
     def wait(self, timeout_seconds: float) -> bool:
         """Sleep until somebody pokes, at most `timeout_seconds`; True when poked. Earlier unread pokes count."""
-        sources: list[socket.socket | int] = [self._inner]
-        if self._listener is not None:
-            sources.append(self._listener)
-        if self._db.is_postgresql:
-            sources.extend(self._postgresql_sources())
-        ready, _, _ = select.select(sources, [], [], timeout_seconds)
-        for source in ready:
-            self._drain(source)
+        poll = select.poll()  # not select(): a conductor of a thousand hosts has descriptors beyond the 1,024 that it can name
+        sources = {source.fileno(): source for source in self._sources()}
+        for descriptor in sources:
+            poll.register(descriptor, select.POLLIN)
+        ready = poll.poll(timeout_seconds * 1000)
+        for descriptor, _ in ready:
+            self._drain(sources[descriptor])
         return bool(ready)
 
-    def _drain(self, source: socket.socket | int) -> None:
+    def _sources(self) -> list[_Source]:
+        """What a poke may come by. One that was lost is opened again."""
+        sources: list[_Source] = [self._inner]
+        if self._listener is not None:
+            sources.append(self._listener)
+        if self._db.is_postgresql and (listener := self._postgresql_listener()) is not None:
+            sources.append(listener)
+        return sources
+
+    def _drain(self, source: _Source) -> None:
         if isinstance(source, socket.socket):
             with contextlib.suppress(OSError):
                 while source.recv(16):
@@ -100,29 +126,27 @@ class Wakeup:
             return
         import psycopg
 
-        listener = self._postgresql
-        assert isinstance(listener, psycopg.Connection)
         try:
-            for _ in listener.notifies(timeout=0):
+            for _ in source.notifies(timeout=0):
                 pass
         except psycopg.Error:
             with contextlib.suppress(psycopg.Error):
-                listener.close()
+                source.close()
             self._postgresql = None
 
-    def _postgresql_sources(self) -> list[int]:
+    def _postgresql_listener(self) -> psycopg.Connection[Any] | None:
         import psycopg
 
         if self._postgresql is None:
             url = self._db.engine.url
             try:
-                listener = psycopg.connect(url.set(drivername="postgresql").render_as_string(hide_password=False), autocommit=True)
+                where = url.set(drivername="postgresql").render_as_string(hide_password=False)
+                listener = psycopg.connect(where, autocommit=True, **self._db.connect_args)
                 listener.execute(f"LISTEN {CHANNEL}")
             except psycopg.Error:
-                return []  # the conductor's own look at the table will tell that the database is away
+                return None  # the conductor's own look at the table will tell that the database is away
             self._postgresql = listener
-        assert isinstance(self._postgresql, psycopg.Connection)
-        return [self._postgresql.fileno()]
+        return self._postgresql
 
     def close(self) -> None:
         """Stop listening and remove the socket."""
@@ -134,4 +158,4 @@ class Wakeup:
         if self._path is not None:
             self._path.unlink(missing_ok=True)
         if self._postgresql is not None:
-            self._postgresql.close()  # type: ignore[attr-defined]
+            self._postgresql.close()

@@ -5,6 +5,7 @@ Not for: reading them; see `surroundings`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -71,8 +72,12 @@ class AggregateColumns:
         for value, members in self.having(key):
             is_default = False
             try:
-                found[members] = np.minimum(found[members], number(value))
+                told = float(number(value))
             except ValueError:
+                told = math.nan
+            if math.isfinite(told):
+                found[members] = np.minimum(found[members], told)
+            else:  # "nan" and "inf" are numbers to Python; one would spoil every sum that it enters
                 unreadable |= members
         return default if is_default else np.where(unreadable | np.isinf(found), default, found)
 

@@ -27,6 +27,7 @@ def claim_first(
     `server_group`: the instance's group. Its policy is kept whatever others claim meanwhile: from here to the end of the transaction
     nobody else claims for that group.
 
+    A host that was disabled or left the zone since it was chosen is as good as full, where the selection insists on that.
     When the selection says how much may be used of its host and more is, no alternate is tried: hosts are to be chosen anew.
 
     Returns the name of the host that holds the claim; one of the selection that held it already keeps it.
@@ -50,6 +51,8 @@ def claim_first(
                 or_keep_on=names,
                 probe_before=selection.probe_before if host_id == selection.host_id else None,
                 used_at_most=selection.used_at_most if host_id == selection.host_id else None,
+                only_in_service=selection.only_in_service,
+                only_in_zone=selection.only_in_zone,
             )
         except ComputeResourcesUnavailable as error:
             lost = lost or error

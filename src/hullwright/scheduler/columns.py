@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -58,6 +59,7 @@ class Labels:
         """Start without hosts."""
         self.codes: Integers = np.zeros(0, dtype=np.int64)
         self.words: dict[str, int] = {"": 0}
+        self._numbers: dict[Callable[[str], int], Integers] = {}  # by word, of those that were asked for
 
     def equal(self, word: str) -> Mask:
         """Which hosts have this word."""
@@ -69,6 +71,15 @@ class Labels:
         wanted = np.array([is_wanted(word) for word in self.words], dtype=bool)
         matching: Mask = wanted[self.codes]
         return matching
+
+    def numbers(self, number_of: Callable[[str], int]) -> Integers:
+        """What a function of the module's own makes of each host's word; each word is asked once and for all."""
+        known = self._numbers.get(number_of, np.zeros(0, dtype=np.int64))
+        if len(known) < len(self.words):
+            fresh = [number_of(word) for word in islice(self.words, len(known), None)]
+            known = self._numbers[number_of] = np.concatenate((known, np.array(fresh, dtype=np.int64)))
+        numbers: Integers = known[self.codes]
+        return numbers
 
     def put(self, position: int, word: str) -> None:
         """Give a host its word."""
@@ -189,6 +200,8 @@ class Columns:
         self.hypervisor_name = Labels()  # as the host tells it
         self.cpu_model = Labels()
         self.cpu_features = Labels()  # all of them, with spaces in between
+        self.guest_cpu_features = Labels()  # the same, of the CPU that guests see
+        self.machine_types = Labels()  # the same
         self.host_ip = Labels()
         self.virt_types = Sets()
         self.vm_modes = Sets()
@@ -315,6 +328,8 @@ class Columns:
             self.hypervisor_name,
             self.cpu_model,
             self.cpu_features,
+            self.guest_cpu_features,
+            self.machine_types,
             self.host_ip,
             self.virt_types,
             self.vm_modes,
@@ -356,6 +371,8 @@ class Columns:
         self.hypervisor_name.put(position, facts.hypervisor_type)
         self.cpu_model.put(position, facts.cpu_model)
         self.cpu_features.put(position, " ".join(facts.cpu_features))
+        self.guest_cpu_features.put(position, " ".join(facts.guest_cpu))
+        self.machine_types.put(position, " ".join(facts.machine_types))
         self.host_ip.put(position, facts.host_ip if row.facts else "")
         self._put_images(row.id, facts.cached_images)
         self.virt_types.put(position, facts.virt_types)

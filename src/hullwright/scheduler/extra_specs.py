@@ -10,8 +10,12 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
+from typing import Any
 
-_NUMBERS: dict[str, Callable[[float, float], bool]] = {
+import numpy as np
+from numpy.typing import NDArray
+
+_NUMBERS: dict[str, Callable[[Any, Any], Any]] = {
     "=": operator.ge,
     "==": operator.eq,
     "!=": operator.ne,
@@ -45,3 +49,15 @@ def match(value: str, wanted: str) -> bool:
         except ValueError:
             return False
     return value == wanted
+
+
+def match_numbers(values: NDArray[Any], wanted: str) -> NDArray[np.bool_] | None:
+    """The same of an array of numbers at once; None when `wanted` asks of texts."""
+    sign, *words = wanted.split() or [""]
+    if sign not in _NUMBERS:
+        return None
+    try:
+        found: NDArray[np.bool_] = _NUMBERS[sign](values.astype(float), float(words[0]))
+    except (ValueError, IndexError):
+        return np.zeros(len(values), dtype=bool)
+    return found

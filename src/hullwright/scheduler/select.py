@@ -20,7 +20,7 @@ from hullwright.objects.placement import Explanation, HostVerdict, PlacementRepo
 from hullwright.persistence.database import Database, now
 from hullwright.scheduler import filters, weighers
 from hullwright.scheduler.columns import Columns, Integers, Mask
-from hullwright.scheduler.filters import Filter, destination, retry, server_group_affinity, server_group_anti_affinity
+from hullwright.scheduler.filters import Filter, capacity, destination, retry
 from hullwright.scheduler.relations import RelationReader
 from hullwright.scheduler.request import Request
 from hullwright.scheduler.shortage import Shortage
@@ -33,13 +33,13 @@ SAMPLE_MAX = 5  # hosts named per reason
 CANDIDATES_MAX = 10  # hosts named with their weights
 _LOOK_SECONDS = 0.02  # how old the view may be on which a scheduler chooses among the hosts that others prefer
 
-_ALWAYS = Filter("destination", destination.check)
+_DESTINATION = Filter("destination", destination.check)
+# First, whatever is configured. In Nova most of these are no filters (placement and alternates see to it), so its lists lack them.
+_ALWAYS = filters.load(["retry", "compute_up", "availability_zone", "capacity", "traits"])
 # The claim insists on these whatever is configured.
-_GROUPS = [
-    Filter("server_group_anti_affinity", server_group_anti_affinity.check),
-    Filter("server_group_affinity", server_group_affinity.check),
-]
-_FORCED = [_ALWAYS, Filter("retry", retry.check), *_GROUPS]  # a forced host skips all else, but is not tried twice
+_GROUPS = filters.load(["server_group_anti_affinity", "server_group_affinity"])
+# A forced host skips all else, but is not tried twice; and room it must have, as every claim insists on that too.
+_FORCED = [_DESTINATION, Filter("retry", retry.check), Filter("capacity", capacity.check), *_GROUPS]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +70,12 @@ class Scheduler:
         Raises: UnknownPlugin.
         """
         self._conf = conf
-        enabled = filters.load(conf.scheduler.enabled_filters, conf.scheduler.available_filters)
-        named = {each.name for each in enabled}
-        self._filters = [_ALWAYS, *enabled, *(each for each in _GROUPS if each.name not in named)]
+        enabled = {each.name: each for each in filters.load(conf.scheduler.enabled_filters, conf.scheduler.available_filters)}
+        always = [enabled.pop(each.name, each) for each in _ALWAYS]
+        # The claim looks again at what these say; where somebody has a filter of his own in such a place, that one's word is enough.
+        ours = {each.name for each in always if each in _ALWAYS}
+        self._asks_for_service, self._asks_for_zone = "compute_up" in ours, "availability_zone" in ours
+        self._filters = [_DESTINATION, *always, *enabled.values(), *(each for each in _GROUPS if each.name not in enabled)]
         self._weighers = weighers.load(conf.scheduler.weight_classes, conf)
         self._snapshot = Snapshot(db, conf.metrics.weight_setting)
         self._relations = RelationReader(db)
@@ -191,6 +194,8 @@ class Scheduler:
             alternate_ids=tuple(int(hosts.ids[position]) for position in alternates),
             probe_before=request.at - self._conf.compute.quarantine_probe_interval if is_probe else None,
             used_at_most=used_at_most,
+            only_in_service=self._asks_for_service and not spec.force_host,
+            only_in_zone=spec.availability_zone if self._asks_for_zone and not spec.force_host else None,
             report=report,
         )
 

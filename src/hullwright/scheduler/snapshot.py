@@ -2,7 +2,8 @@
 
 A refresh reads the rows that changed since the last one (`persistence/models/changes.py`), so that its cost follows what happened and not
 how many hosts there are; only the first one reads all. It is made at most every `max_age_seconds`, and never takes more than a tenth of
-the time: when very much happens the view gets older instead. Not for: deciding anything, nor for locking; the scheduler does both.
+the time, the first one apart: when very much happens the view gets older instead.
+Not for: deciding anything, nor for locking; the scheduler does both.
 """
 
 from __future__ import annotations
@@ -95,6 +96,7 @@ class Snapshot:
         begun = time.monotonic()
         if max_age_seconds > 0 and begun < self._read_at + max(max_age_seconds, self._took * READ_SHARE):
             return False
+        is_first = not self._generations
         with self._db.read() as conn:
             beats = conn.execute(_beats, {"since": self._since}).all()
             news = [row for row in beats if row[0] != _HORIZON]
@@ -114,7 +116,8 @@ class Snapshot:
         if count_choices:
             for key in self._choices:
                 self._count(key)
-        self._took = time.monotonic() - begun
+        # What the first reading took says nothing of those to come: the view must not be old for that.
+        self._took = 0.0 if is_first else time.monotonic() - begun
         self._read_at = begun if count_choices else float("-inf")
         return True
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from math import isfinite
 
 import numpy as np
 
@@ -47,11 +48,23 @@ def weigh(hosts: Columns, request: Request, passing: Mask, chain: list[Weigher])
             continue
         share = each.weigh(hosts, request)[positions].astype(float, copy=False)  # a copy already, which may be changed
         lowest, highest = float(share.min()), float(share.max())
-        if highest > lowest:  # in place: with very many hosts, fresh arrays cost more than the sums
-            change += float(np.max(multiplier)) * each.taken(request) / (highest - lowest)
-            share -= lowest
+        if not isfinite(highest - lowest):  # some are unknown: these count as the least
+            known = np.isfinite(share)
+            lowest = float(share[known].min()) if known.any() else 0.0
+            share[~known] = lowest
+            highest = float(share.max())
+        least = lowest
+        if each.least is not None:
+            least = each.least
+            if lowest < least:
+                np.maximum(share, least, out=share)
+        if highest <= least:
+            continue
+        change += float(np.max(multiplier)) * each.taken(request) / (highest - least)
+        if highest > lowest or isinstance(multiplier, np.ndarray):  # in place: with very many hosts, fresh arrays cost more than the sums
+            share -= least
             share *= multiplier
-            share /= highest - lowest
+            share /= highest - least
             parts[each.name] = share
             total += share
     return Weighed(total, parts, max(0.0, -change))

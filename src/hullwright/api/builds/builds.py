@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import falcon
@@ -12,6 +13,7 @@ from hullwright.api.builds.views import brief_view, build_view, event_view, is_a
 from hullwright.api.context import ApiContext, Caller, caller
 from hullwright.api.errors import HttpError
 from hullwright.api.queries import boolean, integer, next_query, values
+from hullwright.conf.conductor import step_limit_seconds
 from hullwright.objects.builds import Job
 from hullwright.objects.states import JobState
 from hullwright.persistence import attempts, builds, events, faults, waits
@@ -77,6 +79,7 @@ class BuildItem:
     def __init__(self, context: ApiContext) -> None:
         """Keep the parts."""
         self._db = context.db
+        self._limit_seconds = functools.partial(step_limit_seconds, context.conf.conductor)
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, build_id: str) -> None:
         """All of a build. `build_id` may be a server's id and then means its newest build."""
@@ -94,6 +97,7 @@ class BuildItem:
                 events.list_progress(conn, job.uuid),
                 fault,
                 waits.place(conn, job),
+                limit_seconds=self._limit_seconds,
                 admin=who.is_admin,
             )
         resp.media = {"build": view}

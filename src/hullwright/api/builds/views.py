@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -67,9 +67,10 @@ def build_view(
     fault: Fault | None,
     place: Place | None,
     *,
+    limit_seconds: Callable[[str], float],
     admin: bool,
 ) -> dict[str, Any]:
-    """All of a build."""
+    """All of a build. `limit_seconds`: how long a step may go without progress."""
     steps = fold(events)
     open_steps = [step for step in steps if step.is_open] if not is_at_rest(job.state) else []
     return brief_view(job, server, place) | {
@@ -79,7 +80,7 @@ def build_view(
         "error": job.error if admin else (job.error and (fault.message if fault is not None else "The build failed.")),
         "server": server and _server_view(server, admin=admin),
         "fault": fault and _fault_view(fault, admin=admin),
-        "current_step": step_view(open_steps[-1], admin=admin) if open_steps else None,
+        "current_step": _current_view(open_steps[-1], limit_seconds, admin=admin) if open_steps else None,
         "attempts": [
             attempt_view(attempt, [step for step in steps if step.attempt == attempt.number], admin=admin) for attempt in attempts
         ],
@@ -179,6 +180,11 @@ def step_view(step: Step, *, admin: bool) -> dict[str, Any]:
     }
 
 
+def _current_view(step: Step, limit_seconds: Callable[[str], float], *, admin: bool) -> dict[str, Any]:
+    waits = step.state == StepState.WAITING  # in no conductor's hands
+    return step_view(step, admin=admin) | {"limit_seconds": None if waits else limit_seconds(step.name)}
+
+
 def _undo_view(span: Span, *, admin: bool) -> dict[str, Any]:
     return {
         "state": span.state,
@@ -210,7 +216,8 @@ def event_view(event: StepEvent, *, admin: bool) -> dict[str, Any]:
             "hint": result.get("hint") or hint(error),
         }
     elif event.to_state == StepState.WAITING and isinstance(result, dict):
-        result = {"reason": result.get("reason") if admin else None, "until": iso(result.get("until"))}
+        is_told = admin or result.get("is_for_users")  # the others quote what hosts said; `placement` tells them to users
+        result = {"reason": result.get("reason") if is_told else None, "until": iso(result.get("until"))}
     elif not admin:
         result = None
     return {

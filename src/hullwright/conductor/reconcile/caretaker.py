@@ -16,6 +16,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from hullwright.conductor.loop import Loop
 from hullwright.conductor.reconcile import power
 from hullwright.conductor.reconcile.rounds import RECONCILE, SYNC_POWER
 from hullwright.conductor.reconcile.view import ask_all, ref_of
@@ -24,7 +25,7 @@ from hullwright.objects.errors import HullwrightError
 from hullwright.objects.hosts import Host, HostRef
 from hullwright.objects.states import OPEN_JOB_STATES, JobState, PowerState
 from hullwright.persistence import hosts, jobs
-from hullwright.persistence.database import DatabaseUnavailable, now
+from hullwright.persistence.database import now
 from hullwright.persistence.inserts import insert_if_absent
 from hullwright.persistence.models.hosts import hosts as hosts_table
 from hullwright.persistence.models.jobs import jobs as jobs_table
@@ -50,33 +51,25 @@ class Caretaker:
         self._waiting: dict[tuple[str, str], float] = {}  # news that is not yet looked at
         self._watched: set[HostRef] = set()
         self._look_for_hosts_at = 0.0
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="caretaker", daemon=True)
+        self._pause_seconds: float = min([TICK_SECONDS, *(interval / 4 for interval in self._intervals.values() if interval > 0)])
+        self._loop = Loop("caretaker", self._turn, self._pause_seconds)
 
     def start(self) -> None:
         """Begin."""
         begun = now()
         self._due = {kind: begun + interval for kind, interval in self._intervals.items() if interval > 0}
-        self._thread.start()
+        self._loop.start()
 
     def stop(self) -> None:
         """Have no more rounds made; those under way are jobs, and end as such."""
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join(timeout=5)
+        self._loop.stop()
 
-    def _run(self) -> None:
-        pause = min([TICK_SECONDS, *(interval / 4 for interval in self._intervals.values() if interval > 0)])
-        while not self._stop.wait(pause):
-            try:
-                self._post_due()
-                if self._options.watch_guests:
-                    self._watch_hosts()
-                    self._heed_news()
-            except DatabaseUnavailable as error:
-                LOG.warning("No rounds are made: %s", error)
-            except Exception:  # the rounds of tomorrow must not fall with that of today
-                LOG.exception("The caretaker stumbled")
+    def _turn(self) -> float:
+        self._post_due()
+        if self._options.watch_guests:
+            self._watch_hosts()
+            self._heed_news()
+        return self._pause_seconds
 
     # --- Rounds ----------------------------------------------------------------------------------------------------------
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import sqlalchemy as sa
 
 from hullwright.conductor.reconcile import power
 from hullwright.conductor.reconcile.findings import Finding
-from hullwright.conductor.reconcile.view import Answer, View
+from hullwright.conductor.reconcile.view import Answer, View, in_batches
 from hullwright.objects.states import PowerState, VmState
 from hullwright.persistence.models.instances import instances
+from hullwright.persistence.models.volumes import attachments, volumes
 
 _HAVE_GUESTS = (VmState.ACTIVE, VmState.STOPPED, VmState.PAUSED, VmState.SUSPENDED)
 
@@ -115,7 +117,7 @@ def _files(view: View, kinds: dict[str, str]) -> Iterator[Finding]:
     for host, answer in _answers(view):
         bare = answer.files - {guest.uuid for guest in answer.guests}  # those of a guest go with it, or are not ours to judge
         for uuid, standing, words, since in _place(view, bare, host):
-            if standing in kinds:
+            if standing in kinds and not (standing == "elsewhere" and answer.shares_files):
                 yield Finding(kinds[standing], uuid, f"disks, config drive or log, and no guest: {words}", host, uuid, since)
 
 
@@ -132,6 +134,37 @@ def files_elsewhere(view: View) -> Iterator[Finding]:
 def files_unknown(view: View) -> Iterator[Finding]:
     """All files are an instance's."""
     return _files(view, {"unknown": "files_unknown"})
+
+
+def _volume_files(view: View) -> Iterator[tuple[str, str, Any]]:
+    """Host, volume id, and row (host, status, instance_uuid of who has it attached) or None, of all volumes' bytes on hosts."""
+    columns = (volumes.c.id, volumes.c.host, volumes.c.status, volumes.c.created_at, attachments.c.instance_uuid)
+    query = sa.select(*columns).outerjoin(attachments, attachments.c.volume_id == volumes.c.id)
+    for host, answer in _answers(view):
+        found = _wanted(view, answer.volumes)
+        known: dict[str, Any] = {}
+        for batch in in_batches(found):
+            known |= {row.id: row for row in view.conn.execute(query.where(volumes.c.id.in_(batch)))}
+        for volume_id in found:
+            row = known.get(volume_id)
+            is_at_home = row is not None and (row.host == host or (row.host is not None and answer.shares_volumes))
+            if not is_at_home and volume_id not in view.busy_volumes:
+                yield host, volume_id, row
+
+
+def volume_file_misplaced(view: View) -> Iterator[Finding]:
+    """A volume's bytes are where its record says, and nowhere else. Who is about to use one that has none yet may be making them."""
+    for host, volume_id, row in _volume_files(view):
+        if row is not None and (row.host is not None or row.status not in ("reserved", "attaching", "in-use")):
+            evidence = f"the volume is {row.status} on {f'host {row.host}' if row.host else 'no host'}"
+            yield Finding("volume_file_misplaced", volume_id, evidence, host, row.instance_uuid, row.created_at, str(row.host))
+
+
+def volume_file_unknown(view: View) -> Iterator[Finding]:
+    """All volumes' bytes are a volume's."""
+    for host, volume_id, row in _volume_files(view):
+        if row is None:
+            yield Finding("volume_file_unknown", volume_id, "there is no record of the volume", host)
 
 
 def base_image_half(view: View) -> Iterator[Finding]:

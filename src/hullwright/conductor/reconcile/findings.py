@@ -82,9 +82,12 @@ KINDS: dict[str, Kind] = {
     "guest_missing": Kind("an instance has no guest on its host", "set the instance to ERROR and say why; guests are never made anew"),
     "power_state_wrong": Kind("an instance's power state is not that of its guest", "bring it in line, as is done periodically"),
     "files_left": Kind("files are left of an instance that is deleted or on no host", "delete them"),
-    # A pool that hosts share shows the same files on each of them.
+    # A pool that hosts share, which [libvirt] pool_shared does not say, shows the same files on each of them.
     "files_elsewhere": Kind("files of an instance are on another host too", "delete them; not when hosts share a pool", needs_consent=True),
     "files_unknown": Kind("files are named as an instance's, and there is no record of it", "delete them", needs_consent=True),
+    # The same of volumes: a directory that hosts share, which [volume] shared does not say.
+    "volume_file_misplaced": Kind("bytes of a volume are on a host where they are not on record", "delete them", needs_consent=True),
+    "volume_file_unknown": Kind("bytes of a volume that there is no record of", "delete them", needs_consent=True),
     "base_image_half": Kind("a base image was left half sent", "delete it, unless somebody goes on with it"),
     # Found by hand only: what was written to must be read back whole.
     "base_image_damaged": Kind("a base image on a host is not what was verified there", "put it away, unless guests stand on it"),
@@ -125,8 +128,3 @@ class Outcome(Record):
     state: str  # found, mended, posted (a job does it), gone, refused, failed
     text: str = ""
     job_uuid: str | None = None
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether nothing is left to be done about it by people."""
-        return self.state in ("mended", "posted", "gone")

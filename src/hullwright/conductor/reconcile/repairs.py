@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection, RowMapping
 
 from hullwright.conductor.reconcile import power
 from hullwright.conductor.reconcile.findings import Finding
@@ -114,14 +114,17 @@ def _instance_stranded(run: Repair, conn: Connection, finding: Finding) -> Done:
 
 
 def bring_to_rest(run: Repair, conn: Connection, uuid: str, why: str) -> Done:
-    """Have an instance that nobody works on in a stable state: a delete goes on, a build is undone, else only its task is cleared."""
+    """Have an instance that nobody works on in a stable state: a delete goes on, a build is undone, else only its task is cleared.
+
+    A build that was parked is in ERROR already and still has all that was made for it.
+    """
     row = instances.get_row(conn, uuid, for_update=True)
     if row["task_state"] == TaskState.DELETING:
         job = run.post(conn, "delete_instance", instance_uuid=uuid)
         actions.hand_over(conn, uuid, "delete", job)
         return "its delete is begun anew", job
     actions.close_open(conn, uuid)
-    if row["vm_state"] != VmState.BUILDING:
+    if not _is_unbuilt(row):
         instances.transition(conn, uuid, expected_task_state=(_task_state(row["task_state"]),), task_state=None)
         return f"it is {row['vm_state']} again, as it was before {row['task_state']}", None
     cleaning = None
@@ -144,6 +147,10 @@ def bring_to_rest(run: Repair, conn: Connection, uuid: str, why: str) -> Done:
     hint = "Delete the server and ask for another."
     faults.record(conn, Fault(uuid, 500, why, why, row["host"], None, hint, now()))
     return "it is in ERROR, and what was built of it is taken apart", cleaning
+
+
+def _is_unbuilt(row: RowMapping) -> bool:
+    return row["vm_state"] == VmState.BUILDING or (row["vm_state"] == VmState.ERROR and row["launched_at"] is None)
 
 
 def _task_state(text: str | None) -> TaskState | None:
@@ -172,7 +179,7 @@ def _give_up(run: Repair, conn: Connection, finding: Finding) -> Done:
         row = instances.get_row(conn, finding.instance_uuid, for_update=True)
     except InstanceNotFound:
         return "given up; its instance is gone", None
-    if row["vm_state"] == VmState.BUILDING or row["task_state"] is not None:
+    if _is_unbuilt(row) or row["task_state"] is not None:
         text, job = bring_to_rest(run, conn, finding.instance_uuid, f"The build could neither go on nor be undone: {finding.evidence}")
     else:
         text, job = f"its instance is {row['vm_state']}", None
@@ -220,6 +227,10 @@ def _conductor_stale(run: Repair, conn: Connection, finding: Finding) -> Done:
 
 def _clean_host(run: Repair, conn: Connection, finding: Finding) -> Done:
     return "the host is cleaned of it", run.post(conn, "clean_host", instance_uuid=finding.subject, host=finding.host)
+
+
+def _clean_volume(run: Repair, conn: Connection, finding: Finding) -> Done:
+    return "the host is cleaned of it", run.post(conn, "clean_host", volume_id=finding.subject, host=finding.host)
 
 
 def _guest_missing(run: Repair, conn: Connection, finding: Finding) -> Done:
@@ -279,6 +290,8 @@ REPAIRS: dict[str, Callable[[Repair, Connection, Finding], Done]] = {
     "files_left": _clean_host,
     "files_elsewhere": _clean_host,
     "files_unknown": _clean_host,
+    "volume_file_misplaced": _clean_volume,
+    "volume_file_unknown": _clean_volume,
     "network_left": _network_left,
     "network_entry_left": _network_left,
 }

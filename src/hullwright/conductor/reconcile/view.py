@@ -22,6 +22,7 @@ from sqlalchemy.engine import Connection
 from hullwright.drivers.network.contract import NetworkDriver
 from hullwright.drivers.registry import Drivers
 from hullwright.drivers.virt.contract import VirtDriver
+from hullwright.drivers.volume.contract import VolumeDriver
 from hullwright.objects.errors import HullwrightError
 from hullwright.objects.guests import GuestInfo
 from hullwright.objects.hosts import Host, HostRef
@@ -50,6 +51,9 @@ class Answer:
     half_images: Mapping[str, str] = field(default_factory=dict)
     networks: tuple[str, ...] = ()  # ids of deleted ones
     entries: tuple[str, ...] = ()  # of ports that are gone
+    volumes: tuple[str, ...] = ()  # ids of those that have bytes there
+    shares_files: bool = False  # what it shows of instances' files others show too
+    shares_volumes: bool = False
     damaged_images: Mapping[str, str] = field(default_factory=dict)  # -> what is wrong; empty when it was not asked for
 
 
@@ -79,14 +83,23 @@ def in_batches(things: Iterable[T]) -> Iterator[list[T]]:
         yield batch
 
 
-def ask(virt: VirtDriver, network: NetworkDriver, ref: HostRef) -> Answer:
+def ask(virt: VirtDriver, network: NetworkDriver, volume: VolumeDriver, ref: HostRef, conf: Any) -> Answer:
     """All that a host has to tell.
 
     Raises: what drivers raise.
     """
     # Files first: a guest that is made meanwhile would show files without a guest otherwise.
     files = frozenset(virt.leftovers())
-    return Answer(tuple(virt.guests()), files, dict(virt.half_images()), tuple(network.forgotten(ref)), tuple(network.entries_left(ref)))
+    return Answer(
+        guests=tuple(virt.guests()),
+        files=files,
+        half_images=dict(virt.half_images()),
+        networks=tuple(network.forgotten(ref)),
+        entries=tuple(network.entries_left(ref)),
+        volumes=tuple(volume.on_host(ref)),
+        shares_files=ref.driver == "libvirt" and bool(conf.libvirt.pool_shared),
+        shares_volumes=bool(conf.volume.shared),
+    )
 
 
 def ask_all(
@@ -263,7 +276,7 @@ def ask_hosts(drivers: Drivers, hosts: Sequence[Host], conf: Any) -> tuple[dict[
     options = conf.reconcile
     return ask_all(
         hosts,
-        lambda host: ask(drivers.virt(ref_of(host)), drivers.network, ref_of(host)),
+        lambda host: ask(drivers.virt(ref_of(host)), drivers.network, drivers.volume, ref_of(host), conf),
         timeout_seconds=options.host_timeout_seconds,
         at_once=options.max_concurrent_hosts,
     )

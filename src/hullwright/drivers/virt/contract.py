@@ -19,6 +19,10 @@ WatchGuests = Callable[[str], None]  # told the uuid of a guest whose power stat
 ReportProgress = Callable[[int, int], None]  # (bytes done, bytes in all); may raise to stop the transfer
 
 
+def no_report(_done: int, _total: int) -> None:
+    """Nobody wants to know."""
+
+
 class ImageSource(Protocol):
     """Where an image's bytes come from: an image driver, seen from a hypervisor."""
 
@@ -50,17 +54,21 @@ class VirtDriver(ABC):
         """
 
     @abstractmethod
-    def spawn(self, guest: GuestSpec) -> None:
+    def spawn(self, guest: GuestSpec, progress: ReportProgress = no_report) -> None:
         """Have the guest running: disks made, config drive written, domain defined, started and resumed.
 
-        When parts of it exist already (same uuid), goes on from there; never makes a second one.
+        When parts of it exist already (same uuid), goes on from there; never makes a second one. `progress` is told of disks that are
+        copied in full.
 
-        Raises: HypervisorError, HostDiskFull, HypervisorUnavailable, FlavorDiskTooSmall.
+        Raises: HypervisorError, GuestRefused (a kind of it: what the image or a block device asks for is what the host refuses),
+        HostDiskFull, HypervisorUnavailable, FlavorDiskTooSmall, ImageUnacceptable (a kernel that is none).
         """
 
     @abstractmethod
-    def destroy(self, uuid: str) -> None:
+    def destroy(self, uuid: str, *, lives_elsewhere: bool = False) -> None:
         """Leave nothing of the guest: domain, disks, config drive, console log. Volumes are not touched.
+
+        `lives_elsewhere`: the instance is, or is about to be, on another host: files that hosts share are its own and stay.
 
         Raises: HypervisorError, HypervisorUnavailable.
         """

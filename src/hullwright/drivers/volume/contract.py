@@ -1,17 +1,24 @@
 """What Hullwright asks of a volume service, shaped as Cinder's attachments are: reserve, connect with a host's connector, disconnect.
 
-Volume and attachment ids are chosen by the caller.
+Volume and attachment ids are chosen by the caller. A service whose volumes are tied to hosts says so by `Volume.host` of its records:
+a server with such a volume is built there and nowhere else. Where any host reaches any volume, as with Cinder, it stays None.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from hullwright.objects.hosts import HostRef
 from hullwright.objects.images import Image
 from hullwright.objects.volumes import Attachment, BlockDeviceRequest, Connection, Volume
+
+ReportProgress = Callable[[int, int], None]  # (bytes done, bytes in all so far); may raise to stop the transfer
+
+
+def no_report(_done: int, _total: int) -> None:
+    """Nobody wants to know."""
 
 
 class VolumeStore(Protocol):
@@ -91,13 +98,13 @@ class VolumeDriver(ABC):
 
         `undo`: a build is undone: volumes that it made are deleted, those that the user gave become available, however they are marked.
 
-        Raises: VolumeError; HypervisorUnavailable when bytes are on a host that is silent: all else is done by then, and a later
-        call goes on with them.
+        Raises: VolumeError when a host refuses to delete bytes, HypervisorUnavailable when it is silent: all else is done by then, and a
+        later call goes on with them.
         """
 
     @abstractmethod
-    def connect(self, host: HostRef, instance_uuid: str) -> list[tuple[Attachment, Connection]]:
-        """Make the instance's volumes reachable from the host.
+    def connect(self, host: HostRef, instance_uuid: str, progress: ReportProgress = no_report) -> list[tuple[Attachment, Connection]]:
+        """Make the instance's volumes reachable from the host. `progress` is told of bytes that are sent there.
 
         Raises: VolumeConnectError, VolumeError, HypervisorUnavailable, HostDiskFull, ImageUnacceptable, ImageUnavailable, ImageCorrupt.
         """
@@ -108,6 +115,23 @@ class VolumeDriver(ABC):
 
         `discard`: the build is undone, so bytes that `connect` made for it on this host go too, and the next host makes its own.
         Without it no byte is lost.
+
+        Raises: VolumeError, HypervisorUnavailable.
+        """
+
+    @abstractmethod
+    def clean(self, host: HostRef, volume_ids: Sequence[str], *, instance_uuid: str | None = None, lives_elsewhere: bool = False) -> None:
+        """Leave no bytes on the host of those of the volumes that are on record as deleted, as elsewhere, or as made nowhere yet.
+
+        These are of a `connect` that was cut off before it could say that it had made them. What another instance than `instance_uuid` is
+        about to use is left alone. `lives_elsewhere`: the instance is, or is about to be, on another host: shared bytes stay.
+
+        Raises: VolumeError, HypervisorUnavailable.
+        """
+
+    @abstractmethod
+    def on_host(self, host: HostRef) -> Sequence[str]:
+        """Ids of the volumes that have bytes on the host.
 
         Raises: VolumeError, HypervisorUnavailable.
         """

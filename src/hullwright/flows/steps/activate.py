@@ -7,6 +7,7 @@ from typing import Any
 from hullwright.flows import host_failures
 from hullwright.flows.context import RunContext
 from hullwright.flows.step import Step
+from hullwright.objects.errors import BuildTimedOut
 from hullwright.objects.states import AttemptState, PowerState, TaskState, VmState
 from hullwright.persistence import actions, allocations, attempts, instances
 from hullwright.persistence.database import now
@@ -22,6 +23,14 @@ class Activate(Step):
 
     def execute(self, run: RunContext, host: str, attempt: int) -> None:
         """One transaction; a delete that came first wins here."""
+        try:
+            self._activate(run, host, attempt)
+        except BuildTimedOut:  # the time may have run out since the build was done
+            with run.db.read() as connection:
+                if not actions.is_finished(connection, run.job.uuid):
+                    raise
+
+    def _activate(self, run: RunContext, host: str, attempt: int) -> None:
         with run.transaction() as connection:
             if actions.is_finished(connection, run.job.uuid):
                 return  # this step was here before the crash, and the guest is its user's since then

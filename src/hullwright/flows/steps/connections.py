@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from hullwright.flows.context import RunContext
-from hullwright.flows.leftovers import tolerating_silence
+from hullwright.flows.leftovers import clean_now_or_later
 from hullwright.flows.step import Step
 from hullwright.objects.errors import FlavorMemoryTooSmall
 from hullwright.objects.images import CachedImage
@@ -29,8 +29,7 @@ class PlugNetwork(Step):
     def revert(self, run: RunContext, host: str, **kwargs: Any) -> None:
         """Unplug."""
         if run.spec.networks:
-            with tolerating_silence(run, host):
-                run.network.unplug(run.host_ref(host), run.instance_uuid)
+            clean_now_or_later(run, host, lambda: run.network.unplug(run.host_ref(host), run.instance_uuid))
 
 
 class ConnectVolumes(Step):
@@ -46,20 +45,20 @@ class ConnectVolumes(Step):
         """Connect; answers pairs of `Attachment` and `Connection` records."""
         if not run.spec.block_devices:
             return []
-        pairs = run.volume.connect(run.host_ref(host), run.instance_uuid)
+        volume, ref = run.volume, run.host_ref(host)
+        pairs = volume.connect(ref, run.instance_uuid, lambda done, total: run.progress(self.name, done, total))
         return [{"attachment": attachment.to_dict(), "connection": connection.to_dict()} for attachment, connection in pairs]
 
     def revert(self, run: RunContext, host: str, **kwargs: Any) -> None:
         """Disconnect."""
         if run.spec.block_devices:
-            with tolerating_silence(run, host):
-                run.volume.disconnect(run.host_ref(host), run.instance_uuid, discard=True)
+            clean_now_or_later(run, host, lambda: run.volume.disconnect(run.host_ref(host), run.instance_uuid, discard=True))
 
 
 class FetchImage(Step):
     """Has the base image, and the kernel and ramdisk that it names, whole and verified in the host's cache.
 
-    Reverts: nothing; a base image stays for the next build, and the host's cache is cleaned elsewhere.
+    Reverts: nothing; a base image stays for the next build.
     """
 
     step_name = "fetch_image"

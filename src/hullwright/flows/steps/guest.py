@@ -7,10 +7,13 @@ from typing import Any
 
 from hullwright.flows.config_drive import config_drive_files
 from hullwright.flows.context import RunContext
-from hullwright.flows.leftovers import tolerating_silence
+from hullwright.flows.leftovers import clean_now_or_later
 from hullwright.flows.step import Step
+from hullwright.objects.disks import PREFIXES, bus_of, first_free, given_name
+from hullwright.objects.errors import VolumeError
 from hullwright.objects.guests import GuestSpec, GuestVolume
 from hullwright.objects.images import CachedImage
+from hullwright.objects.instances import RequestSpec
 from hullwright.objects.networks import Vif
 from hullwright.objects.states import TaskState
 from hullwright.objects.volumes import Attachment, Connection
@@ -34,8 +37,7 @@ class Spawn(Step):
         images: Mapping[str, Mapping[str, Any]],
     ) -> None:
         """Spawn; a guest that is there already, in whatever shape, is brought to run."""
-        taken = _local_disks(run)
-        disks = _guest_volumes(connections, root_is_volume=run.spec.boots_from_volume, taken=taken)
+        disks = guest_volumes(run.spec, connections)
         zone = None
         with run.transaction() as connection:
             instances.transition(
@@ -48,12 +50,12 @@ class Spawn(Step):
             volumes.set_devices(connection, named)
             if run.instance.config_drive:
                 zone = instances.get_zone(connection, run.instance_uuid)  # the claim gave it after the instance was read
-        run.virt(host).spawn(guest_spec(run, vifs, disks, images, zone))
+        guest = guest_spec(run, vifs, disks, images, zone)
+        run.virt(host).spawn(guest, lambda done, total: run.progress(self.name, done, total))
 
     def revert(self, run: RunContext, host: str, **kwargs: Any) -> None:
         """Destroy."""
-        with tolerating_silence(run, host):
-            run.virt(host).destroy(run.instance_uuid)
+        clean_now_or_later(run, host, lambda: run.virt(host).destroy(run.instance_uuid))
 
 
 def guest_spec(
@@ -85,31 +87,60 @@ def guest_spec(
         ephemeral_gb=flavor.ephemeral_gb,
         vifs=cards,
         volumes=disks,
-        config_drive_files=config_drive_files(instance, cards, zone) if instance.config_drive else None,
+        config_drive_files=config_drive_files(instance, cards, disks, zone) if instance.config_drive else None,
         image_properties=run.spec.image_properties,
         extra_specs=flavor.extra_specs,
         created_at=instance.created_at,
     )
 
 
-def _local_disks(run: RunContext) -> int:
-    """How many vdX names the root, ephemeral and swap disks take."""
-    flavor = run.spec.flavor
-    return (not run.spec.boots_from_volume) + bool(flavor.ephemeral_gb) + bool(flavor.swap_mb)
+def guest_volumes(spec: RequestSpec, connections: Sequence[Mapping[str, Any]]) -> tuple[GuestVolume, ...]:
+    """The volumes of a guest, each with its bus and a name there. `connections`: pairs of `Attachment` and `Connection` records.
 
+    The boot volume is the first disk. Another one is named as its user said, if that is a name of its bus and not the root disk's; the
+    others come after the disks that the flavor and the image bring. Those are named by the virt driver, around these.
 
-def _guest_volumes(connections: Sequence[Mapping[str, Any]], *, root_is_volume: bool, taken: int) -> tuple[GuestVolume, ...]:
-    """Give each volume a device name: the boot volume is the first disk, the others come after the local ones, or where the user said."""
-    disks = []
-    used = {Attachment.from_dict(pair["attachment"]).device for pair in connections}
-    letters = (letter for letter in "abcdefghijklmnopqrstuvwxyz"[taken + root_is_volume :] if f"/dev/vd{letter}" not in used)
-    for pair in connections:
-        attachment = Attachment.from_dict(pair["attachment"])
+    Raises: VolumeError for a bus that is not known, or has no name left.
+    """
+    asked = {device.attachment_id: device for device in spec.block_devices}
+    pairs = [(Attachment.from_dict(pair["attachment"]), Connection.from_dict(pair["connection"])) for pair in connections]
+    buses, named = {}, {}
+    for attachment, _ in pairs:
+        device = asked.get(attachment.id)
+        bus = buses[attachment.id] = bus_of(device.disk_bus if device else None, spec.image_properties)
+        if bus not in PREFIXES:
+            raise VolumeError(volume=attachment.volume_id, reason=f"disk bus {bus} is not known")
         if attachment.boot_index == 0:
-            device = "vda"
-        elif attachment.device:
-            device = attachment.device.rpartition("/")[2]
-        else:
-            device = f"vd{next(letters)}"
-        disks.append(GuestVolume(connection=Connection.from_dict(pair["connection"]), device=device, boot_index=attachment.boot_index))
-    return tuple(disks)
+            named[attachment.id] = f"{PREFIXES[bus]}a"
+    root = next(iter(named.values()), spec.root_device.removeprefix("/dev/"))
+    taken = {root}
+    for attachment, _ in pairs:
+        wanted = given_name(attachment.device or "")
+        if wanted and wanted not in taken and wanted.startswith(PREFIXES[buses[attachment.id]]) and attachment.id not in named:
+            named[attachment.id] = wanted
+            taken.add(wanted)
+    for attachment, _ in pairs:
+        if attachment.id not in named:
+            name = first_free(buses[attachment.id], taken, skip=_local_disks(spec, buses[attachment.id]))
+            if name is None:
+                raise VolumeError(volume=attachment.volume_id, reason=f"there is no name left on disk bus {buses[attachment.id]}")
+            named[attachment.id] = name
+            taken.add(name)
+    return tuple(
+        GuestVolume(
+            connection=connection,
+            device=named[attachment.id],
+            bus=buses[attachment.id],
+            boot_index=attachment.boot_index,
+            tag=asked[attachment.id].tag if attachment.id in asked else None,
+        )
+        for attachment, connection in pairs
+    )
+
+
+def _local_disks(spec: RequestSpec, bus: str) -> int:
+    """How many names of a bus's series the root disk and the flavor's other disks take."""
+    prefix = PREFIXES[bus]
+    root = spec.root_device.removeprefix("/dev/").startswith(prefix)
+    others = PREFIXES.get(bus_of(None, spec.image_properties)) == prefix
+    return root + others * (bool(spec.flavor.ephemeral_gb) + bool(spec.flavor.swap_mb))

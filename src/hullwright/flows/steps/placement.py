@@ -47,7 +47,7 @@ class SelectHost(Step):
         tried = _tried(run, attempt)
         capacity.queue_up(run, self.name, tried, lambda connection: _record_choice(run, connection, attempt, None, None))
         selection = _select(run, self.name, attempt, tried)
-        capacity.found_room(run)
+        run.chose_for = attempt
         run.write_later(lambda connection: _record_choice(run, connection, attempt, selection, selection.report))
         return {
             "host": selection.host,
@@ -56,6 +56,8 @@ class SelectHost(Step):
             "alternate_ids": list(selection.alternate_ids),
             "probe_before": selection.probe_before,
             "used_at_most": dict(selection.used_at_most) if selection.used_at_most else None,
+            "only_in_service": selection.only_in_service,
+            "only_in_zone": selection.only_in_zone,
         }
 
     def revert(self, run: RunContext, attempt: int, flow_failures: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
@@ -73,15 +75,18 @@ class SelectHost(Step):
 
 
 def _select(run: RunContext, step: str, attempt: int, tried: Mapping[str, str], *, fresh: bool = False) -> Selection:
-    """Ask the scheduler. The reasons of a refusal are kept with the attempt; a build that may wait for room does.
+    """Ask the scheduler. The reasons of a refusal are kept with the attempt; a build that may wait for room does, one that waited leaves
+    the queue.
 
     Raises: NoValidHost, RoomAwaited.
     """
     try:
-        return run.scheduler.select(run.spec, tried, fresh=fresh)
+        selection = run.scheduler.select(run.spec, tried, fresh=fresh)
     except NoValidHost as error:
         report = error.report
         capacity.wait(run, step, tried, error, lambda connection: _record_choice(run, connection, attempt, None, report))
+    capacity.found_room(run)
+    return selection
 
 
 def _tried(run: RunContext, attempt: int) -> dict[str, str]:
@@ -89,6 +94,20 @@ def _tried(run: RunContext, attempt: int) -> dict[str, str]:
         return {}
     with run.db.read() as connection:
         return attempts.tried(connection, run.job.uuid, before=attempt)
+
+
+def _from_store(selection: Mapping[str, Any]) -> Selection:
+    """What `SelectHost` answered; by an older version, without the newer fields."""
+    return Selection(
+        host=selection["host"],
+        host_id=selection["host_id"],
+        alternates=tuple(selection["alternates"]),
+        alternate_ids=tuple(selection["alternate_ids"]),
+        probe_before=selection.get("probe_before"),
+        used_at_most=selection.get("used_at_most"),
+        only_in_service=selection.get("only_in_service", False),
+        only_in_zone=selection.get("only_in_zone"),
+    )
 
 
 class Claim(Step):
@@ -102,24 +121,28 @@ class Claim(Step):
 
     def execute(self, run: RunContext, selection: Mapping[str, Any], attempt: int) -> str:
         """Claim in one transaction with the instance's and the attempt's rows; a claim made before a crash is found again."""
-        chosen = Selection(
-            host=selection["host"],
-            host_id=selection["host_id"],
-            alternates=tuple(selection["alternates"]),
-            alternate_ids=tuple(selection["alternate_ids"]),
-            probe_before=selection.get("probe_before"),
-            used_at_most=selection.get("used_at_most"),
-        )
+        chosen = _from_store(selection) if run.chose_for == attempt else self._take_up(run, attempt)
         for _ in range(_CLAIM_TRIES):
             try:
-                host = self._claim(run, chosen, attempt)
+                return self._claim(run, chosen, attempt)
             except ComputeResourcesUnavailable:
                 # Others were quicker. There may be room elsewhere: look again rather than spend an attempt.
                 chosen = _select(run, self.name, attempt, _tried(run, attempt), fresh=True)
-                continue
-            run.set_host(host)
-            return host
         return self._claim(run, chosen, attempt)
+
+    def _take_up(self, run: RunContext, attempt: int) -> Selection:
+        """What to claim when hosts were chosen in an earlier run of the job, before a crash or a wait: what was claimed then, else hosts
+        chosen anew. Those of then may be disabled, elsewhere or better left alone by now, and a claim asks for little of that.
+
+        Raises: NoValidHost, RoomAwaited.
+        """
+        with run.db.read() as connection:
+            held = allocations.held_by(connection, run.instance_uuid)
+        if held is not None and run.instance.host is not None:  # written by the claim's own transaction
+            return Selection(host=run.instance.host, host_id=held.host_id)
+        tried = _tried(run, attempt)
+        capacity.queue_up(run, self.name, tried, lambda connection: _record_choice(run, connection, attempt, None, None))
+        return _select(run, self.name, attempt, tried, fresh=True)
 
     def _claim(self, run: RunContext, chosen: Selection, attempt: int) -> str:
         with run.transaction() as connection:
@@ -136,6 +159,7 @@ class Claim(Step):
                 launched_on=host,
             )
             attempts.update(connection, run.job.uuid, attempt, host=host)
+        run.set_host(host)
         return host
 
     def revert(self, run: RunContext, **kwargs: Any) -> None:

@@ -58,6 +58,8 @@ class SwitchPower(Step):
         host = run.instance.host
         if host is None:
             raise Conflict(reason=f"Instance {run.instance_uuid} has no host.")
+        if run.instance.vm_state == VmState.ERROR and run.instance.launched_at is None:  # the remains of a build that got stuck
+            raise Conflict(reason=f"Instance {run.instance_uuid} was never built to its end.")
         hypervisor = run.virt(host)
         match run.job.kind:
             case "start_instance":

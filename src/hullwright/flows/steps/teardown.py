@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from hullwright.flows.context import RunContext
-from hullwright.flows.leftovers import release_volumes, tolerating_silence
+from hullwright.flows.leftovers import clean_now_or_later, release_volumes
 from hullwright.flows.step import Step
 from hullwright.objects.errors import HostNotFound, InstanceNotFound, UnexpectedDeletingTaskStateError
 from hullwright.objects.states import PowerState, TaskState, VmState
-from hullwright.persistence import actions, allocations, instances
+from hullwright.persistence import actions, allocations, instances, jobs
 from hullwright.persistence.database import now
 
 
@@ -22,11 +22,10 @@ class DestroyGuest(Step):
     step_name = "destroy_guest"
 
     def execute(self, run: RunContext) -> None:
-        """Destroy; a host that does not answer is cleaned when it does."""
+        """Destroy; a host that does not answer, or cannot, is cleaned when it can."""
         host = run.instance.host
         if host is not None:
-            with tolerating_silence(run, host):
-                run.virt(host).destroy(run.instance_uuid)
+            clean_now_or_later(run, host, lambda: run.virt(host).destroy(run.instance_uuid))
 
     def revert(self, run: RunContext, **kwargs: Any) -> None:
         """Nothing."""
@@ -46,11 +45,9 @@ class LeaveHost(Step):
         if host is None:
             return
         if run.spec.networks:
-            with tolerating_silence(run, host):
-                run.network.unplug(run.host_ref(host), run.instance_uuid)
+            clean_now_or_later(run, host, lambda: run.network.unplug(run.host_ref(host), run.instance_uuid))
         if run.spec.block_devices:
-            with tolerating_silence(run, host):
-                run.volume.disconnect(run.host_ref(host), run.instance_uuid)
+            clean_now_or_later(run, host, lambda: run.volume.disconnect(run.host_ref(host), run.instance_uuid))
 
     def revert(self, run: RunContext, **kwargs: Any) -> None:
         """Nothing."""
@@ -109,7 +106,7 @@ class FinishDelete(Step):
 
 
 class CleanHost(Step):
-    """Cleans up on a host that was silent when it should have been: guest, network entries, half-made volumes.
+    """Cleans up on a host that was silent, or could not, when it should have been: guest, network entries, half-made volumes.
 
     Reverts: nothing; the cleaning is tried again.
     """
@@ -117,30 +114,46 @@ class CleanHost(Step):
     step_name = "clean_host"
 
     def execute(self, run: RunContext) -> None:
-        """Clean, unless the instance lives there again meanwhile; what it has on another host is not touched."""
-        host, uuid = str(run.job.inputs["host"]), run.instance_uuid
-        with run.db.read() as connection:
-            try:
-                lives_on = instances.get(connection, uuid).host
-            except InstanceNotFound:
-                lives_on = None
-        if lives_on == host:
-            return
+        """Clean, unless the instance lives there again meanwhile; what it has on another host is not touched.
+
+        A job that names a volume instead is about that volume's bytes only.
+        """
+        host = str(run.job.inputs["host"])
         try:
             ref = run.host_ref(host)
         except HostNotFound:
             return  # it was unregistered, and took what was left with it
-        run.virt(host).destroy(uuid)
+        if "instance_uuid" not in run.job.inputs:
+            run.volume.clean(ref, [str(run.job.inputs["volume_id"])])
+            return
+        uuid = run.instance_uuid
+        with run.db.read() as connection:
+            try:
+                instance = instances.get(connection, uuid, deleted=True)
+            except InstanceNotFound:
+                instance = None
+            # Between two hosts it is on none, and what hosts share may be its next one's.
+            is_being_built = jobs.has_open(connection, uuid, "build_instance")
+        lives_on = instance.host if instance is not None else None
+        if lives_on == host:
+            return
+        lives_elsewhere = lives_on is not None or is_being_built
+        run.virt(host).destroy(uuid, lives_elsewhere=lives_elsewhere)
         run.network.unplug(ref, uuid)
         if lives_on is None:  # else its volumes' bytes are wanted, and hosts may share them
-            run.volume.disconnect(ref, uuid, discard=True)
+            # The next host may be making, just now, the very bytes that this one seems to have left.
+            run.volume.disconnect(ref, uuid, discard=not (is_being_built and run.conf.volume.shared))
+        if instance is not None and instance.spec.block_devices:
+            # A connect that was cut off may have made bytes and said so to nobody; by now they may be on record elsewhere, or deleted.
+            ids = [device.volume_id for device in instance.spec.block_devices]
+            run.volume.clean(ref, ids, instance_uuid=uuid, lives_elsewhere=lives_elsewhere)
 
     def revert(self, run: RunContext, **kwargs: Any) -> None:
         """Nothing."""
 
 
 class ReleaseVolumes(Step):
-    """Deletes volumes that were to go with an instance and whose host was silent then.
+    """Deletes volumes that were to go with an instance and whose host could not delete them then.
 
     Reverts: nothing; it is tried again.
     """
@@ -149,7 +162,7 @@ class ReleaseVolumes(Step):
 
     def execute(self, run: RunContext) -> None:
         """Release; gone is done."""
-        run.volume.release(run.instance_uuid)
+        run.volume.release(run.instance_uuid, undo=bool(run.job.inputs.get("undo")))
 
     def revert(self, run: RunContext, **kwargs: Any) -> None:
         """Nothing."""

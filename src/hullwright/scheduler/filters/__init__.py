@@ -44,6 +44,9 @@ ALIASES = {
     "CoreFilter": "capacity",
     "RamFilter": "capacity",
     "DiskFilter": "capacity",
+    "AggregateCoreFilter": "capacity",  # the ratios that aggregates name are in the hosts' inventories already
+    "AggregateRamFilter": "capacity",
+    "AggregateDiskFilter": "capacity",
     "ComputeCapabilitiesFilter": "compute_capabilities",
     "DifferentHostFilter": "different_host",
     "SameHostFilter": "same_host",
@@ -62,7 +65,13 @@ ALIASES = {
     "ServerGroupAffinityFilter": "server_group_affinity",
     "ServerGroupAntiAffinityFilter": "server_group_anti_affinity",
 }
-
+# What others of Nova's names are about.
+LACKING = {
+    "NUMATopologyFilter": "guests with a NUMA topology, pinned CPUs or huge pages",
+    "PciPassthroughFilter": "PCI devices for guests",
+    "TrustedFilter": "attestation of hosts",
+}
+KIND = plugins.Kind("filters", ALIASES, LACKING, ("check", "passes"))
 
 Check = Callable[[Columns, Request], Iterator[Verdict]]
 
@@ -101,7 +110,7 @@ def load(names: list[str], available: Iterable[str] = (plugins.ALL,)) -> list[Fi
     Raises: UnknownPlugin.
     """
     found = {}
-    for name, module in plugins.load("filters", names, ALIASES, available):
+    for name, module in plugins.load(KIND, names, available):
         passes = getattr(module, "passes", None)
         check = _nothing if passes is not None else module.check
         found[name] = Filter(name, check, tuple(getattr(module, "NEEDS", ())), passes)

@@ -7,11 +7,9 @@ for the operators.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 
 from hullwright.scheduler import attributes
 from hullwright.scheduler.columns import Columns
-from hullwright.scheduler.extra_specs import match
 from hullwright.scheduler.filters import Verdict
 from hullwright.scheduler.request import Request
 
@@ -26,6 +24,4 @@ def check(hosts: Columns, request: Request) -> Iterator[Verdict]:
             name = scope
         else:
             continue
-        values = attributes.read(hosts, name)
-        passes = hosts.none() if values is None else attributes.matching(values, partial(match, wanted=wanted))
-        yield passes, f"without capability {name} {wanted}"
+        yield attributes.meeting(hosts, name, wanted), f"without capability {name} {wanted}"

@@ -10,11 +10,14 @@ from hullwright.scheduler.request import Request
 
 
 def check(hosts: Columns, request: Request) -> Iterator[Verdict]:
-    """Reject hosts to be ignored, and all but the one asked for or forced."""
+    """Reject hosts to be ignored, and all but the one asked for, forced, or that has the volumes."""
     spec = request.spec
     wanted = spec.force_host or spec.requested_host
     if wanted is not None:
         unknown = " (no host of that name is registered)" if hosts.position(wanted) is None else ""
         yield hosts.named([wanted]), f"not the host asked for{unknown}"
+    if spec.volume_host is not None:
+        gone = " (that host is not registered any more)" if hosts.position(spec.volume_host) is None else ""
+        yield hosts.named([spec.volume_host]), f"not the host that has the bytes of a volume{gone}"
     if spec.ignore_hosts and not spec.force_host:
         yield ~hosts.named(spec.ignore_hosts), "ignored as asked"

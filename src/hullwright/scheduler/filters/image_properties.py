@@ -1,6 +1,6 @@
-"""Passes hosts that can run the image: architecture, hypervisor type and version, VM mode, disk format.
+"""Passes hosts that can run the image: architecture, hypervisor type and version, VM mode, machine type, disk format.
 
-Properties are hw_architecture, img_hv_type, img_hv_requested_version and hw_vm_mode, or their older names.
+Properties are hw_architecture, img_hv_type, img_hv_requested_version and hw_vm_mode, or their older names, and hw_machine_type.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _ARCHITECTURES = {
 _ALSO_RUNS = {"i686": ("i686", "x86_64")}  # guest's architecture -> hosts' that can
 _HV_TYPES = {"xapi": "xen"}
 _VM_MODES = {"pv": "xen", "hv": "hvm", "baremetal": "hvm"}
-_RAW_FORMATS = {"ami": "raw", "aki": "raw", "ari": "raw", "iso": "raw"}  # bytes as they are on the disk
+_RAW_FORMATS = {"ami": "raw", "aki": "raw", "ari": "raw"}  # bytes as they are on the disk
 _OPERATORS: dict[str, Callable[[Integers, int], Mask]] = {
     "": operator.eq,
     "=": operator.eq,
@@ -54,6 +54,8 @@ def check(hosts: Columns, request: Request) -> Iterator[Verdict]:
         yield _version(hosts, version), f"without hypervisor version {version}"
     if vm_mode := _first(properties, "hw_vm_mode", "vm_mode"):
         yield hosts.vm_modes.having(_VM_MODES.get(vm_mode.lower(), vm_mode.lower())), f"without VM mode {vm_mode}"
+    if machine_type := properties.get("hw_machine_type"):
+        yield hosts.machine_types.matching(lambda words: not words or machine_type in words.split()), f"without machine type {machine_type}"
     disk_format = request.spec.image_disk_format
     if disk_format and not request.spec.boots_from_volume:
         yield hosts.disk_formats.having(_RAW_FORMATS.get(disk_format, disk_format)), f"without disk format {disk_format}"

@@ -40,7 +40,7 @@ def check(hosts: Columns, request: Request) -> Iterator[Verdict]:
     try:
         read = json.loads(query) if isinstance(query, str) else query
         mask = _evaluate(hosts, read, 0) if read else hosts.all()
-    except (_Unreadable, ValueError):
+    except (_Unreadable, ValueError, RecursionError):  # the last: of JSON that is nested without end
         yield hosts.none(), "not met by a query that cannot be read"
     else:
         yield mask, "do not meet the query"

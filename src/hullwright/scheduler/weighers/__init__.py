@@ -8,13 +8,18 @@ A weigher has one function and the name of the option that says how much it coun
         return hosts.resource("MEMORY_MB").free
 
 The numbers of the hosts that fit are brought to 0..1 (all equal: 0), multiplied, and summed over the weighers; the largest sum
-is tried first. Others bring their own by an entry point in the group `hullwright.weighers`, naming a module with these two; without
-MULTIPLIER it counts once. `NEEDS` names what is read for it only then (`surroundings`). An aggregate with metadata of the option's name
-says how much it counts for its hosts; the least number of a host's aggregates holds. One whose number is not in `[scheduler]` says it by
-`multiplier(conf)`.
+is tried first. A host whose number is NaN cannot be weighed: it counts as the least of the others that fit.
+
+Others bring their own by an entry point in the group `hullwright.weighers`, naming a module with these two, or name the module itself in
+`[scheduler] weight_classes`; without MULTIPLIER it counts once. `NEEDS` names what is read for it only then (`surroundings`). An aggregate
+with metadata of the option's name says how much it counts for its hosts; the least number of a host's aggregates holds. One whose number
+is not in `[scheduler]` says it by `multiplier(conf)`.
 
     def taken(request: Request) -> float:
         return -request.resources.get("MEMORY_MB", 0)
+
+A weigher with `LEAST = 0` compares hosts in proportion: 0 is 0 and the largest number 1, so that hosts which differ little weigh almost the
+same, and what else they have decides.
 
 A weigher may tell how much its number for a host changes when the host takes the request (default: not at all). Hosts that differ by no
 more are about as good, and several conductors share them (`weighing.of_turn`).
@@ -22,6 +27,7 @@ more are about as good, and several conductors share them (`weighing.of_turn`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -44,6 +50,12 @@ ALIASES = {
     "nova.scheduler.weights.affinity.ServerGroupSoftAffinityWeigher": "soft_affinity",
     "nova.scheduler.weights.affinity.ServerGroupSoftAntiAffinityWeigher": "soft_anti_affinity",
 }
+# What others of Nova's names are about.
+LACKING = {
+    "nova.scheduler.weights.pci.PCIWeigher": "PCI devices for guests",
+    "nova.scheduler.weights.cross_cell.CrossCellWeigher": "cells",
+}
+KIND = plugins.Kind("weighers", ALIASES, LACKING, ("weigh",), by_path=True)
 ALL_CLASSES = {"all", "nova.scheduler.weights.all_weighers"}  # every file here
 
 
@@ -57,6 +69,7 @@ class Weigher:
     option: str | None = None  # metadata of this name in a host's aggregates is its multiplier there
     needs: tuple[str, ...] = ()
     taken: Callable[[Request], float] = lambda request: 0.0
+    least: float | None = None  # the number that is worth 0; None: the least of the hosts that fit
 
     def multipliers(self, hosts: Columns) -> Any:
         """How much it counts: one number, or one for each host when aggregates say so."""
@@ -71,9 +84,13 @@ def load(names: list[str], conf: Any) -> list[Weigher]:
     found = {}
     every = ALL_CLASSES.intersection(names)
     wanted = [*(name for name in names if name not in every), *(plugins.names_of("weighers") if every else ())]
-    for name, module in plugins.load("weighers", wanted, ALIASES):
+    for name, module in plugins.load(KIND, wanted):
         option = getattr(module, "MULTIPLIER", None)
         multiplier = module.multiplier(conf) if hasattr(module, "multiplier") else conf.scheduler[option] if option else 1.0
+        if not math.isfinite(multiplier):
+            raise plugins.UnknownPlugin(f"[scheduler] has {multiplier} for what the weigher {name!r} counts, which is no finite number")
         more = {"taken": module.taken} if hasattr(module, "taken") else {}
-        found[name] = Weigher(name, module.weigh, multiplier, option, tuple(getattr(module, "NEEDS", ())), **more)
+        found[name] = Weigher(
+            name, module.weigh, multiplier, option, tuple(getattr(module, "NEEDS", ())), **more, least=getattr(module, "LEAST", None)
+        )
     return list(found.values())

@@ -19,7 +19,7 @@ NEEDS = (IMAGE_TALLY,)
 def weigh(hosts: Columns, request: Request) -> Floats:
     """For each property, the instances there that have the same value."""
     weights, tally = np.zeros(len(hosts)), hosts.image_tally
-    if tally is None or request.spec.image_id is None:
+    if tally is None:
         return weights
     setting = request.conf.scheduler.image_props_weight_setting
     for name, value in sorted(pairs_of(request.spec.image_properties, setting)):

@@ -18,16 +18,14 @@ def multiplier(conf: Any) -> float:
 
 
 def weigh(hosts: Columns, request: Request) -> Floats:
-    """The sum. A host that lacks a metric cannot be weighed: it counts as the least of the others, or as the option says."""
+    """The sum. A host that lacks a metric cannot be weighed: it counts as the least that pass with it, or as the option says."""
     options = request.conf.metrics
     weights = np.zeros(len(hosts))
     for name, ratio in options.weight_setting.items():
         if ratio:
             weights += ratio * hosts.metrics.of(name)
-    lacking = np.isnan(weights)
     if not options.required:
-        weights[lacking] = options.weight_of_unavailable
-    elif lacking.any():
-        # Nova fails the request. Not -10000 here either: among numbers so far apart the hosts that can be weighed would all be equal.
-        weights[lacking] = 0.0 if lacking.all() else weights[~lacking].min()
+        weights[np.isnan(weights)] = options.weight_of_unavailable
+    # Else they stay unknown. Nova fails the request. Not -10000 here either: among numbers so far apart the hosts that can be weighed
+    # would all be equal.
     return weights

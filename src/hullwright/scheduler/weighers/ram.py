@@ -6,6 +6,7 @@ from hullwright.scheduler.columns import Columns, Floats
 from hullwright.scheduler.request import Request
 
 MULTIPLIER = "ram_weight_multiplier"
+LEAST = 0  # as Nova's
 
 
 def weigh(hosts: Columns, request: Request) -> Floats:

@@ -1,7 +1,8 @@
 """A network of ours as libvirt's XML, and what libvirt's XML says of one. Pure; asks no host.
 
 libvirt's dnsmasq serves DHCP on one IPv4 subnet of a network: the first that has DHCP and a gateway. It gives fixed addresses only,
-one per MAC. IPv6 addresses, and those of further subnets, reach the guest by its config drive.
+one per MAC. IPv6 addresses, those of further subnets and those on a bridge of the host reach the guest by its config drive:
+`Vif.dhcp_addresses` says which do not.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from hullwright.drivers.libvirt_pool import LibvirtPool
 from hullwright.drivers.network.contract import NetworkDriver, PortStore
 from hullwright.drivers.network.local import filters, plumbing
 from hullwright.drivers.network.local.definition import bridge_name, entry_of, network_name
-from hullwright.objects.errors import HostDiskFull, HypervisorError, NetworkError, NetworkNotFound
+from hullwright.objects.errors import HostDiskFull, HypervisorError, NetworkError, NetworkNotFound, NetworkRefused
 from hullwright.objects.hosts import HostRef
 from hullwright.objects.networks import Network, NetworkRequest, Port, Vif
 
@@ -62,19 +62,21 @@ class LocalNetworkDriver(NetworkDriver):
 
     def _plug(self, host: HostRef, network: Network, ports: Sequence[Port], hostname: str) -> None:
         if network.mode == "bridge" and not network.bridge:
-            raise NetworkError(port=ports[0].id, host=host.name, reason=f"network {network.id} names no bridge")
+            raise NetworkRefused(port=ports[0].id, host=host.name, reason=f"network {network.id} names no bridge")
         names = {filters.choose(fixed.address for fixed in port.fixed_ips)[0] for port in ports} if network.port_security else set()
         lease_seconds = self._conf.network.dhcp_lease_seconds
-        with self._translated(host, ports[0].id), LibvirtPool.shared().connection(host, "plug network") as connection:
+        with (
+            self._translated(host, ports[0].id),
+            plumbing.one_at_a_time(host.uri, network.id),
+            LibvirtPool.shared().connection(host, "plug network") as connection,
+        ):
             for name in sorted(names):
                 filters.ensure(connection, name)
             if network.mode == "bridge":
                 return
             entries = [entry for port in ports if (entry := entry_of(network, port, hostname)) is not None]
-            with plumbing.one_at_a_time(host.uri, network.id):
-                domain = self._conf.network.dhcp_domain
-                found = plumbing.ensure_network(connection, network, domain, lease_seconds, entries, self._is_known)
-                plumbing.ensure_entries(found, entries, lease_seconds)
+            found = plumbing.ensure_network(connection, network, self._conf.network.dhcp_domain, lease_seconds, entries, self._is_known)
+            plumbing.ensure_entries(found, entries, lease_seconds)
 
     def _is_known(self, network_id: str) -> bool:
         try:
@@ -101,8 +103,8 @@ class LocalNetworkDriver(NetworkDriver):
                 mine = [port for port in ports if port.network_id == network_id]
                 with (
                     self._translated(host, mine[0].id),
-                    LibvirtPool.shared().connection(host, "unplug network") as connection,
                     plumbing.one_at_a_time(host.uri, network_id),
+                    LibvirtPool.shared().connection(host, "unplug network") as connection,
                 ):
                     plumbing.remove_entries(connection, network_id, [port.mac_address for port in mine])
         bound = [port.id for port in ports if port.host == host.name]
@@ -118,8 +120,8 @@ class LocalNetworkDriver(NetworkDriver):
             return
         with (
             self._translated(host, "-"),
-            LibvirtPool.shared().connection(host, f"remove network {network_id}") as connection,
             plumbing.one_at_a_time(host.uri, network_id),
+            LibvirtPool.shared().connection(host, f"remove network {network_id}") as connection,
         ):
             plumbing.remove_network(connection, network_id)
 
@@ -171,8 +173,8 @@ class LocalNetworkDriver(NetworkDriver):
         for network_id, macs in self._stale(host).items():
             with (
                 self._translated(host, "-"),
-                LibvirtPool.shared().connection(host, "drop entries of deleted ports") as connection,
                 plumbing.one_at_a_time(host.uri, network_id),
+                LibvirtPool.shared().connection(host, "drop entries of deleted ports") as connection,
             ):
                 plumbing.remove_entries(connection, network_id, sorted(macs))
 
@@ -182,8 +184,10 @@ class LocalNetworkDriver(NetworkDriver):
             yield
         except (HypervisorError, HostDiskFull) as error:
             raise NetworkError(port=port_id, host=host.name, reason=error.text) from error
-        except plumbing.Refused as error:
+        except plumbing.Busy as error:
             raise NetworkError(port=port_id, host=host.name, reason=str(error)) from error
+        except plumbing.Refused as error:
+            raise NetworkRefused(port=port_id, host=host.name, reason=str(error)) from error
 
     def close(self) -> None:
         """The pool of libvirt connections is the process's; nothing else is held open."""
@@ -193,6 +197,7 @@ def _vif(port: Port, network: Network) -> Vif:
     """The port as the hypervisor needs it."""
     on_bridge = network.mode == "bridge"
     name, parameters = filters.choose(fixed.address for fixed in port.fixed_ips)
+    entry = None if on_bridge else entry_of(network, port, "")
     return Vif(
         port_id=port.id,
         mac_address=port.mac_address,
@@ -206,4 +211,6 @@ def _vif(port: Port, network: Network) -> Vif:
         subnets=network.subnets,
         fixed_ips=port.fixed_ips,
         tag=port.tag,
+        # A bridge's outside DHCP knows nothing of our addresses, and the filter lets no other one pass.
+        dhcp_addresses=(entry.address,) if entry is not None else (),
     )

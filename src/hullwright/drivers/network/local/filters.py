@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Iterable
 from typing import Any
 
-from hullwright.drivers.libvirt_pool import is_gone, load_libvirt
+from hullwright.drivers.libvirt_binding import is_gone, load_libvirt
 
 VERSION = 1
 _NAMESPACE = uuid.UUID("7c1f4d0e-5a0b-4a53-9d83-2f8f4f0f6f11")  # makes a filter's uuid from its name

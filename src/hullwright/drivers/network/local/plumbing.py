@@ -7,11 +7,12 @@ Not for: deciding which networks and entries there should be (`driver`), nor how
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from hullwright.drivers.libvirt_pool import is_gone, load_libvirt
+from hullwright.drivers.libvirt_binding import is_gone, load_libvirt, look_up
 from hullwright.drivers.network.local.definition import (
     FORWARD_MODES,
     HostEntry,
@@ -21,8 +22,10 @@ from hullwright.drivers.network.local.definition import (
     network_name,
     network_xml,
 )
+from hullwright.objects import fence
 from hullwright.objects.networks import Network
 
+LOCK_SECONDS = 60.0  # less than a step may take ([conductor] step_timeouts), so that it fails with the reason
 _TRIES = 10  # of an update that others get in the way of
 _locks: dict[tuple[str, str], threading.Lock] = {}
 _locks_guard = threading.Lock()
@@ -32,10 +35,25 @@ class Refused(Exception):
     """The host's network is not one that the port can use; the text says why."""
 
 
-def one_at_a_time(uri: str, network_id: str) -> threading.Lock:
-    """Lock for a network on a host within this process: libvirt would have its callers wait anyhow, and fail when they race."""
+class Busy(Exception):
+    """Others of this process have the network, and do not come back."""
+
+
+@contextlib.contextmanager
+def one_at_a_time(uri: str, network_id: str) -> Iterator[None]:
+    """Hold a network on a host within this process: libvirt would have its callers wait anyhow, and fail when they race.
+
+    Raises: Busy, when it has to wait for longer than calls take that come back.
+    """
     with _locks_guard:
-        return _locks.setdefault((uri, network_id), threading.Lock())
+        lock = _locks.setdefault((uri, network_id), threading.Lock())
+    if not lock.acquire(timeout=LOCK_SECONDS):
+        raise Busy(f"other calls about network {network_id} have not come back for {LOCK_SECONDS:g} seconds; see whether libvirt hangs")
+    try:
+        fence.check()  # it may have taken long
+        yield
+    finally:
+        lock.release()
 
 
 def ensure_network(
@@ -52,16 +70,19 @@ def ensure_network(
 
     Raises: Refused, libvirtError.
     """
+    try:
+        return _ensure(connection, network, domain, lease_seconds, entries)
+    except (load_libvirt().libvirtError, Refused):
+        if not remove_forgotten(connection, is_known):
+            raise
+        return _ensure(connection, network, domain, lease_seconds, entries)
+
+
+def _ensure(connection: Any, network: Network, domain: str, lease_seconds: int, entries: Sequence[HostEntry]) -> Any:
     found = _lookup(connection, network.id)
     if found is None:
-        xml = network_xml(network, domain, entries, lease_seconds)
-        try:
-            found = _define(connection, xml, network.id)
-        except load_libvirt().libvirtError:
-            if not remove_forgotten(connection, is_known):
-                raise
-            found = _define(connection, xml, network.id)
-    elif _differs(found, network):
+        return _define(connection, network_xml(network, domain, entries, lease_seconds), network.id)
+    if _differs(found, network):
         found = _renew(connection, found, network, domain, lease_seconds)
     if not found.isActive():
         _start(found)
@@ -138,9 +159,9 @@ def forgotten(connection: Any, is_known: Callable[[str], bool]) -> list[str]:
     Raises: libvirtError.
     """
     answer = []
-    for found in connection.listAllNetworks():
-        network_id = found.UUIDString()
-        if found.name() == name_of(network_id) and not is_known(network_id) and not _in_use(found):
+    for network in connection.listAllNetworks():
+        network_id = network.UUIDString()
+        if network.name() == name_of(network_id) and not is_known(network_id) and not _in_use(network):
             answer.append(network_id)
     return answer
 
@@ -159,12 +180,7 @@ def _in_use(found: Any) -> bool:
 
 
 def _lookup(connection: Any, network_id: str) -> Any:
-    try:
-        return connection.networkLookupByUUIDString(network_id)
-    except load_libvirt().libvirtError as error:
-        if is_gone(error):
-            return None
-        raise
+    return look_up(connection.networkLookupByUUIDString, network_id)
 
 
 def _forgive(act: Callable[[], Any], done: Callable[[], bool]) -> None:
@@ -187,7 +203,7 @@ def _define(connection: Any, xml: str, network_id: str) -> Any:
     found = connection.networkLookupByUUIDString(network_id)
     try:
         _start(found)
-    except load_libvirt().libvirtError:
+    except (load_libvirt().libvirtError, Refused):
         # Its bridge or subnet is taken on this host. A definition that can never start would fail again at each boot of the host.
         _forgive(found.undefine, lambda: _lookup(connection, network_id) is None)
         raise
@@ -195,7 +211,14 @@ def _define(connection: Any, xml: str, network_id: str) -> Any:
 
 
 def _start(found: Any) -> None:
-    _forgive(found.create, lambda: bool(found.isActive()))
+    """Raises: Refused, when its bridge or subnet is taken; libvirtError."""
+    try:
+        _forgive(found.create, lambda: bool(found.isActive()))
+    except load_libvirt().libvirtError as error:
+        reason = error.get_error_message() or ""
+        if "already in use" in reason:  # libvirt has no code for it
+            raise Refused(reason) from None
+        raise
     found.setAutostart(1)
 
 

@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import Any
 
 from hullwright.drivers.fake_host import FakeHost
-from hullwright.drivers.virt.contract import ImageSource, ReportProgress, VirtDriver, WatchGuests
+from hullwright.drivers.virt.contract import ImageSource, ReportProgress, VirtDriver, WatchGuests, no_report
 from hullwright.drivers.virt.fake.state import Guests, Watch, alone_with_image
 from hullwright.objects.errors import FlavorDiskTooSmall, HypervisorError, ImageCorrupt, InstanceNotFound
 from hullwright.objects.guests import GuestInfo, GuestSpec
@@ -101,7 +101,7 @@ class FakeDriver(VirtDriver):
         self.host.things.put("images", image.id, {"size_bytes": done, "resumed_at": start}, "image")
         self.host.things.drop("parts", image.id, None)
 
-    def spawn(self, guest: GuestSpec) -> None:
+    def spawn(self, guest: GuestSpec, progress: ReportProgress = no_report) -> None:
         """Record the guest, first paused, then running."""
         with self.host.call("spawn", guest.uuid):
             image = guest.image
@@ -111,8 +111,8 @@ class FakeDriver(VirtDriver):
             self.host.halfway("spawn", guest.uuid)
             self._guests.switch(found, PowerState.RUNNING, "start")
 
-    def destroy(self, uuid: str) -> None:
-        """Remove the guest's record."""
+    def destroy(self, uuid: str, *, lives_elsewhere: bool = False) -> None:
+        """Remove the guest's record; fake hosts share nothing."""
         with self.host.call("destroy", uuid):
             found = self._guests.find(uuid)
             if found is not None and not found["ours"]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from hullwright.drivers.libvirt_pool import is_connection_lost, load_libvirt
+from hullwright.drivers.libvirt_binding import is_connection_lost, load_libvirt
 from hullwright.objects.hosts import HostRef
 
 X86 = ("x86_64", "i686")
@@ -38,7 +38,7 @@ def read(connection: Any) -> Capabilities:
     features = _cpu_features(connection, root)
     guest = next((g for g in root.iter("guest") if _is_guest_of(g, arch)), None)
     offered = {domain.get("type", "") for domain in guest.iter("domain")} if guest is not None else set()
-    machines = {machine.text or "" for machine in guest.iter("machine")} if guest is not None else set()
+    machines = set() if guest is None else {name or "" for each in guest.iter("machine") for name in (each.text, each.get("canonical"))}
     kvm = "kvm" in offered and _kvm_works(connection, arch, features)
     emulated = _domain_capabilities(connection, arch, "qemu")
     maximum = emulated.find("cpu/mode[@name='maximum']") if emulated is not None else None
@@ -63,14 +63,32 @@ def _cpu_features(connection: Any, root: ET.Element) -> set[str]:
     cpu = root.find("host/cpu")
     if cpu is None:
         return set()
+    expanded = _expanded(connection, cpu)
+    return _features(cpu if expanded is None else expanded)  # not offered for every architecture; what capabilities name has to do
+
+
+def model_features(connection: Any, arch: str, model: str) -> tuple[str, ...]:
+    """All flags of a CPU model by its name; none when libvirt does not know them."""
+    cpu = ET.Element("cpu")
+    ET.SubElement(cpu, "arch").text = arch
+    ET.SubElement(cpu, "model").text = model
+    expanded = _expanded(connection, cpu)
+    return () if expanded is None else tuple(sorted(_features(expanded)))
+
+
+def _expanded(connection: Any, cpu: ET.Element) -> ET.Element | None:
+    """A CPU with the flags that its model has by itself."""
     libvirt = load_libvirt()
     try:
-        expanded = connection.baselineCPU([ET.tostring(cpu, encoding="unicode")], libvirt.VIR_CONNECT_BASELINE_CPU_EXPAND_FEATURES)
-        cpu = ET.fromstring(expanded)
+        told = connection.baselineCPU([ET.tostring(cpu, encoding="unicode")], libvirt.VIR_CONNECT_BASELINE_CPU_EXPAND_FEATURES)
     except libvirt.libvirtError as error:
         if is_connection_lost(error):
             raise
-        # Not offered for every architecture; what capabilities name has to do.
+        return None
+    return ET.fromstring(told)
+
+
+def _features(cpu: ET.Element) -> set[str]:
     return {feature.get("name", "") for feature in cpu.iter("feature") if feature.get("policy") != "disable"} - {""}
 
 

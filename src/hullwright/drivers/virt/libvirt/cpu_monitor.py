@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from hullwright.drivers.libvirt_pool import is_connection_lost, load_libvirt
+from hullwright.drivers.libvirt_binding import is_connection_lost, load_libvirt
 
 NAME = "cpu.virt_driver"  # in [compute] compute_monitors
 KINDS = ("kernel", "idle", "user", "iowait")

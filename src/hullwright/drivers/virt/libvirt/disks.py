@@ -15,11 +15,13 @@ import uuid
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable
 from dataclasses import dataclass
-from string import ascii_lowercase
 from typing import Any
 
 from hullwright.drivers import libvirt_storage as storage
-from hullwright.drivers.libvirt_pool import load_libvirt
+from hullwright.drivers.libvirt_binding import load_libvirt
+from hullwright.drivers.virt.contract import ReportProgress
+from hullwright.objects import disks as disk_names
+from hullwright.objects import fence
 from hullwright.objects.errors import BuildAbortException, FlavorDiskTooSmall
 from hullwright.objects.guests import GuestSpec
 from hullwright.objects.images import CachedImage
@@ -29,7 +31,6 @@ MIB = 1024**2
 OURS = re.compile(r"^([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})_")
 CONSOLE_LOG = "_console.log"
 CONFIG_DRIVE = "_disk.config"
-_PREFIXES = {"virtio": "vd", "scsi": "sd", "sata": "sd", "usb": "sd", "ide": "hd", "fdc": "fd"}
 _PAGE_BYTES = 4096
 
 
@@ -55,16 +56,12 @@ def device_name(bus: str, taken: Iterable[str]) -> str:
 
     Raises: BuildAbortException.
     """
-    prefix = _PREFIXES.get(bus)
-    if prefix is None:
-        raise BuildAbortException(instance="", reason=f"disk bus {bus} is not known; use one of {', '.join(_PREFIXES)}")
-    used = set(taken)
-    for first in ["", *ascii_lowercase]:
-        for last in ascii_lowercase:
-            name = f"{prefix}{first}{last}"
-            if name not in used:
-                return name
-    raise BuildAbortException(instance="", reason="too many disks")
+    if bus not in disk_names.PREFIXES:
+        raise BuildAbortException(instance="", reason=f"disk bus {bus} is not known; use one of {', '.join(disk_names.PREFIXES)}")
+    name = disk_names.first_free(bus, set(taken))
+    if name is None:
+        raise BuildAbortException(instance="", reason="too many disks")
+    return name
 
 
 def plan(guest: GuestSpec, images_type: str, config_drive_bytes: int | None) -> list[LocalDisk]:
@@ -73,7 +70,7 @@ def plan(guest: GuestSpec, images_type: str, config_drive_bytes: int | None) -> 
     Raises: FlavorDiskTooSmall, BuildAbortException.
     """
     properties = guest.image_properties
-    bus = properties.get("hw_disk_bus", "virtio")
+    bus = disk_names.bus_of(None, properties)
     taken = {volume.device.removeprefix("/dev/") for volume in guest.volumes}
     disks: list[LocalDisk] = []
 
@@ -94,24 +91,27 @@ def plan(guest: GuestSpec, images_type: str, config_drive_bytes: int | None) -> 
     if guest.swap_mb:
         add("_disk.swap", disk_format="raw", size_bytes=guest.swap_mb * MIB, swap=True)
     if config_drive_bytes is not None:
-        # A read-only disk needs no driver that the root disk does not need; a CD-ROM where the image asks for one.
-        cdrom = properties.get("hw_cdrom_bus")
+        # A read-only disk needs no driver that the root disk does not need; a CD-ROM where the image asks for one, and on the buses
+        # that have no read-only disks.
+        cdrom = properties.get("hw_cdrom_bus") or (bus if bus in ("ide", "sata") else None)
         kind = "cdrom" if cdrom else "disk"
         add(CONFIG_DRIVE, on=cdrom or bus, disk_format="raw", size_bytes=config_drive_bytes, read_only=True, kind=kind)
     return disks
 
 
-def make(connection: Any, pool: Any, guest_uuid: str, disk: LocalDisk, content: bytes | None = None) -> str:
-    """Have the disk whole; answers its path on the host. `content`: what is written at its beginning."""
+def make(
+    connection: Any, pool: Any, guest_uuid: str, disk: LocalDisk, lend: storage.Lend, progress: ReportProgress, content: bytes | None = None
+) -> str:
+    """Have the disk whole; answers its path on the host. `lend`, `progress`: for a copy; `content`: what is written at its beginning."""
     name = guest_uuid + disk.suffix
     volume = storage.find_volume(pool, name)
     if volume is not None:
-        storage.await_made(connection, volume)
+        storage.await_made(connection, volume, disk.size_bytes, progress)
         if not _sound(volume, disk):
             storage.delete_volume(pool, name)
             volume = None
     if volume is None:
-        volume = _copy(pool, name, disk) if disk.copied else _create(pool, name, disk)
+        volume = _copy(pool, name, disk, lend, progress) if disk.copied else _create(pool, name, disk)
     if disk.swap:
         content = swap_header(disk.size_bytes, guest_uuid)
     if content is not None:
@@ -146,14 +146,15 @@ def _create(pool: Any, name: str, disk: LocalDisk) -> Any:
     return storage.make_volume(pool, name, disk.size_bytes, disk.disk_format, backing) or storage.find_volume(pool, name)
 
 
-def _copy(pool: Any, name: str, disk: LocalDisk) -> Any:
+def _copy(pool: Any, name: str, disk: LocalDisk, lend: storage.Lend, progress: ReportProgress) -> Any:
     """A full copy made by the host itself, converted to raw and grown to size."""
     assert disk.base is not None
     # libvirt copies a file by the format that it believes it has: it must have looked since the upload.
     storage.refresh(pool)
     source = pool.storageVolLookupByName(f"base-{disk.base.image_id}")
-    volume = pool.createXMLFrom(storage.volume_xml(name, disk.size_bytes, "raw"), source, 0)
+    volume = storage.copy_volume(pool, name, storage.volume_xml(name, disk.size_bytes, "raw"), source, lend, progress)
     if storage.physical_bytes(volume) < disk.size_bytes:
+        fence.check()
         volume.resize(disk.size_bytes, 0)
     return volume
 

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from hullwright.drivers.virt.libvirt.disks import LocalDisk, device_name
+from hullwright.objects.disks import DEFAULT_BUS
 from hullwright.objects.errors import BuildAbortException
 from hullwright.objects.guests import GuestSpec, GuestVolume
 from hullwright.objects.networks import Vif
@@ -21,6 +22,7 @@ METADATA_URI = "urn:hullwright:instance:1"
 METADATA_PREFIX = "hullwright"
 OWNER = "hullwright"
 _X86 = ("x86_64", "i686")
+CUSTOM_CPU = "qemu64"  # where cpu_mode is custom and no model is named
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,12 @@ class Settings:
     pcie_root_ports: int = 16
 
 
+def asks_for_a_shape(guest: GuestSpec) -> bool:
+    """Tell whether the image or a block device wants something of the domain that a plain guest does not have."""
+    shaping = {"hw_machine_type", "hw_firmware_type", "hw_disk_bus", "hw_cdrom_bus", "hw_vif_model", "hw_video_model"}
+    return bool(shaping & guest.image_properties.keys()) or any(volume.bus != DEFAULT_BUS for volume in guest.volumes)
+
+
 def build(guest: GuestSpec, settings: Settings, disks: Sequence[tuple[LocalDisk, str]], console_log: str) -> str:
     """The domain; `disks` are those of `disks.plan` with their paths on the host, `console_log` is a path there too.
 
@@ -55,7 +63,7 @@ def build(guest: GuestSpec, settings: Settings, disks: Sequence[tuple[LocalDisk,
     machine = guest.image_properties.get("hw_machine_type") or settings.machine_type
     if x86:
         _system_information(domain, guest)
-    _operating_system(domain, guest, settings.arch, machine, x86)
+    _operating_system(domain, guest, settings.arch, machine, x86, _root_of_linux(guest, disks))
     _features(domain, settings, x86)
     _cpu(domain, settings)
     _clock(domain, guest, x86)
@@ -108,7 +116,15 @@ def _system_information(domain: ET.Element, guest: GuestSpec) -> None:
         _text(system, "entry", value, name=key)
 
 
-def _operating_system(domain: ET.Element, guest: GuestSpec, arch: str, machine: str | None, x86: bool) -> None:
+def _root_of_linux(guest: GuestSpec, disks: Sequence[tuple[LocalDisk, str]]) -> str:
+    """What a Linux kernel calls the root disk. Its IDE disks are sd too, for many years; libvirt still says hd."""
+    roots = [volume.device.removeprefix("/dev/") for volume in guest.volumes if volume.boot_index == 0]
+    roots += [disk.device for disk, _ in disks if disk.boot_order == 1]
+    root = roots[0] if roots else "vda"
+    return f"sd{root[2:]}" if root.startswith("hd") else root
+
+
+def _operating_system(domain: ET.Element, guest: GuestSpec, arch: str, machine: str | None, x86: bool, root: str) -> None:
     properties = guest.image_properties
     system = ET.SubElement(domain, "os")
     if properties.get("hw_firmware_type") == "uefi":
@@ -120,7 +136,7 @@ def _operating_system(domain: ET.Element, guest: GuestSpec, arch: str, machine: 
         _text(system, "kernel", guest.kernel.path)
         if guest.ramdisk is not None:
             _text(system, "initrd", guest.ramdisk.path)
-        _text(system, "cmdline", properties.get("os_command_line") or "root=/dev/vda console=tty0 console=ttyS0")
+        _text(system, "cmdline", properties.get("os_command_line") or f"root=/dev/{root} console=tty0 console=ttyS0")
     if x86:
         ET.SubElement(system, "smbios", mode="sysinfo")
 
@@ -139,7 +155,7 @@ def _cpu(domain: ET.Element, settings: Settings) -> None:
         return
     if settings.cpu_mode == "custom":
         cpu = ET.SubElement(domain, "cpu", mode="custom", match="exact")
-        _text(cpu, "model", settings.cpu_model or "qemu64", fallback="forbid")
+        _text(cpu, "model", settings.cpu_model or CUSTOM_CPU, fallback="forbid")
         return
     ET.SubElement(domain, "cpu", mode=settings.cpu_mode)
 

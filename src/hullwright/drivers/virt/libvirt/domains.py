@@ -2,7 +2,7 @@
 
 Not for: what a domain is made of; that is domain_xml.py. Errors of libvirt pass; the driver's edge translates them.
 Each function looks before it acts and looks again when libvirt says that the state was another: somebody else, or the guest itself,
-may have acted in between.
+may have acted in between. Just before it acts it asks its fence: what it waits for takes a minute, and the guest may be another's by then.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from hullwright.drivers.libvirt_pool import is_gone, load_libvirt
+from hullwright.drivers.libvirt_binding import is_gone, load_libvirt, look_up
 from hullwright.drivers.virt.libvirt.domain_xml import METADATA_URI
+from hullwright.objects import fence
 from hullwright.objects.guests import GuestInfo
 from hullwright.objects.states import PowerState
 
@@ -33,22 +34,12 @@ _ASK_AGAIN_SECONDS = 10.0  # a guest that is still booting does not hear the pow
 
 def find(connection: Any, uuid: str) -> Any | None:
     """The domain, or None."""
-    try:
-        return connection.lookupByUUIDString(uuid)
-    except load_libvirt().libvirtError as error:
-        if is_gone(error):
-            return None
-        raise
+    return look_up(connection.lookupByUUIDString, uuid)
 
 
 def find_named(connection: Any, name: str) -> Any | None:
     """The domain of that name, or None."""
-    try:
-        return connection.lookupByName(name)
-    except load_libvirt().libvirtError as error:
-        if is_gone(error):
-            return None
-        raise
+    return look_up(connection.lookupByName, name)
 
 
 def is_ours(domain: Any) -> bool:
@@ -61,6 +52,28 @@ def is_ours(domain: Any) -> bool:
             return False
         raise
     return True
+
+
+def is_refusal(error: Any) -> bool:
+    """Tell whether a libvirtError says that a guest as it is described cannot be made, whatever state the host is in."""
+    libvirt = load_libvirt()
+    refusals = (
+        libvirt.VIR_ERR_XML_ERROR,
+        libvirt.VIR_ERR_XML_DETAIL,
+        libvirt.VIR_ERR_XML_INVALID_SCHEMA,
+        libvirt.VIR_ERR_CONFIG_UNSUPPORTED,
+    )
+    if error.get_error_code() in refusals:
+        return True
+    # Models of cards are QEMU's to know, and its word comes as an internal error; a firmware that is not there is a failed operation.
+    message = error.get_error_message() or ""
+    return "is not a valid device model name" in message or ("Unable to find" in message and "firmware" in message)
+
+
+def is_bad_kernel(error: Any) -> bool:
+    """Tell whether a libvirtError has QEMU's word that a guest's own kernel or ramdisk is none, by what is in it."""
+    message = error.get_error_message() or ""
+    return any(words in message for words in ("invalid kernel header", "too old to load a ram disk", "initrd is too large"))
 
 
 def power_state(domain: Any) -> PowerState:
@@ -88,6 +101,7 @@ def start(domain: Any) -> None:
         state = power_state(domain)
         if state is PowerState.RUNNING:
             return
+        fence.check()
         try:
             if state is PowerState.PAUSED:
                 domain.resume()
@@ -101,6 +115,7 @@ def start(domain: Any) -> None:
             time.sleep(0.1)
     if power_state(domain) is not PowerState.RUNNING:
         # Asked again, libvirt tells by itself why it does not run.
+        fence.check()
         domain.resume()
 
 
@@ -108,6 +123,7 @@ def stop(domain: Any) -> None:
     """Pull the plug; off is done."""
     libvirt = load_libvirt()
     for attempt in range(_TRIES):
+        fence.check()
         try:
             if not domain.isActive():
                 return
@@ -128,6 +144,7 @@ def shut_down(domain: Any, timeout_seconds: float) -> bool:
     asked_at = 0.0
     pause = 0.1
     while time.monotonic() < until:
+        fence.check()
         state = power_state(domain)
         if state in _OFF:
             return True
@@ -155,6 +172,7 @@ def remove(domain: Any) -> None:
         | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
         | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
     )
+    fence.check()
     try:
         domain.undefineFlags(flags)
     except libvirt.libvirtError as error:

@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 from hullwright.drivers import libvirt_storage as storage
-from hullwright.drivers.libvirt_pool import is_gone, load_libvirt
+from hullwright.drivers.libvirt_binding import is_gone, load_libvirt
 from hullwright.objects.hosts import IMAGES_TOLD_MAX
 from hullwright.objects.images import CachedImage, Image
 

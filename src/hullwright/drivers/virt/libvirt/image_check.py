@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from hullwright.drivers import libvirt_storage as storage
-from hullwright.drivers.libvirt_pool import LibvirtPool, is_gone, load_libvirt
+from hullwright.drivers.libvirt_binding import is_gone, load_libvirt
+from hullwright.drivers.libvirt_pool import LibvirtPool
 from hullwright.drivers.virt.libvirt.image_cache import Entry, Record, Watch, whole_images
 from hullwright.objects.hosts import HostRef
 from hullwright.objects.images import Image

@@ -17,7 +17,8 @@ from typing import Any
 
 from hullwright.drivers import image_format
 from hullwright.drivers import libvirt_storage as storage
-from hullwright.drivers.libvirt_pool import LibvirtPool, is_disk_full, load_libvirt
+from hullwright.drivers.libvirt_binding import is_disk_full, load_libvirt
+from hullwright.drivers.libvirt_pool import LibvirtPool
 from hullwright.drivers.virt.contract import ImageSource, ReportProgress
 from hullwright.drivers.virt.libvirt.image_cache import Entry, Watch, half_images
 from hullwright.objects.errors import HostDiskFull, ImageCorrupt, ImageUnacceptable

@@ -16,7 +16,7 @@ from typing import Any
 
 from hullwright.drivers import libvirt_storage as storage
 from hullwright.drivers.fake_host import FakeHost, is_fake
-from hullwright.drivers.volume.contract import ImageReader, VolumeDriver, VolumeStore
+from hullwright.drivers.volume.contract import ImageReader, ReportProgress, VolumeDriver, VolumeStore, no_report
 from hullwright.drivers.volume.local.files import GIB, VolumeFile, VolumeFiles
 from hullwright.objects.errors import (
     HypervisorError,
@@ -54,18 +54,18 @@ class LocalVolumeDriver(VolumeDriver):
     def release(self, instance_uuid: str, *, undo: bool = False) -> None:
         """Free the instance's volumes; delete those marked so, or at the undo of a build those that it made.
 
-        Raises: VolumeError; HypervisorUnavailable when bytes are on a silent host: all else is done, and a later call goes on with them.
+        Raises: VolumeError when a host refuses, HypervisorUnavailable when it is silent: all else is done, and a later call goes on.
         """
-        silent = None
+        failed: VolumeError | HypervisorUnavailable | None = None
         for volume in self._volumes.release(instance_uuid, undo=undo):
             try:
                 self.delete(volume.id)
-            except HypervisorUnavailable as error:
-                silent = error
+            except (VolumeError, HypervisorUnavailable) as error:
+                failed = error
             else:
                 self._volumes.forget_volume(volume.id)
-        if silent is not None:
-            raise silent
+        if failed is not None:
+            raise failed
 
     def create(self, volume: Volume) -> Volume:
         """Check that the volume can be made; its bytes come when it is first connected.
@@ -100,17 +100,19 @@ class LocalVolumeDriver(VolumeDriver):
 
     # --- On a host
 
-    def connect(self, host: HostRef, instance_uuid: str) -> list[tuple[Attachment, Connection]]:
+    def connect(self, host: HostRef, instance_uuid: str, progress: ReportProgress = no_report) -> list[tuple[Attachment, Connection]]:
         """Have the bytes of the instance's volumes on the host and record the attachments.
 
         Raises: VolumeConnectError, VolumeError, HypervisorUnavailable, HostDiskFull, ImageUnacceptable, ImageUnavailable, ImageCorrupt.
         """
         attachments = self._volumes.attachments_of(instance_uuid)
         files: dict[str, VolumeFile] = {}
+        told = _OneAfterTheOther(progress)
         with self._call(host, "connect", instance_uuid):
             for attachment in attachments:
                 with _translated(host, attachment.volume_id):
-                    files[attachment.volume_id] = self._have_bytes(host, attachment)
+                    files[attachment.volume_id] = self._have_bytes(host, attachment, told)
+                told.next()
         pending = [attachment.id for attachment in attachments if (attachment.host, attachment.state) != (host.name, "attached")]
         if pending:
             self._volumes.mark_attached(pending, host.name)
@@ -137,6 +139,8 @@ class LocalVolumeDriver(VolumeDriver):
                         self._volumes.set_volume_status(attachment.volume_id, "creating")
 
     def _discard(self, host: HostRef, attachment: Attachment) -> None:
+        if attachment.host not in (None, host.name):
+            return  # the build went on there meanwhile; where hosts share files, these are its own
         volume = self._volumes.volume(attachment.volume_id)
         ours = volume.host == host.name and volume.placed_by == attachment.id
         # Without a host there may still be a file here, of a connect that was cut off before it could say so.
@@ -148,10 +152,46 @@ class LocalVolumeDriver(VolumeDriver):
             if ours:
                 self._volumes.place(volume.id, None, None)
 
-    def _have_bytes(self, host: HostRef, attachment: Attachment) -> VolumeFile:
+    def clean(self, host: HostRef, volume_ids: Sequence[str], *, instance_uuid: str | None = None, lives_elsewhere: bool = False) -> None:
+        """Leave no bytes here of volumes that are on record as deleted, elsewhere, or made nowhere yet.
+
+        Raises: VolumeError, HypervisorUnavailable.
+        """
+        if lives_elsewhere and self._conf.volume.shared:
+            return
+        mine = {attachment.volume_id for attachment in self._volumes.attachments_of(instance_uuid)} if instance_uuid else set()
+        for volume_id in volume_ids:
+            if self._is_garbage(host, volume_id, volume_id in mine):
+                try:
+                    self._delete_bytes(host, volume_id)
+                except HypervisorError as error:
+                    raise VolumeError(volume=volume_id, reason=error.text) from error
+
+    def _is_garbage(self, host: HostRef, volume_id: str, is_mine: bool) -> bool:
+        try:
+            volume = self._volumes.volume(volume_id)
+        except VolumeNotFound:
+            return True
+        if volume.host is None:  # another build may be making them here right now
+            return is_mine or volume.status not in ("reserved", "attaching", "in-use")
+        return volume.host != host.name and not self._conf.volume.shared
+
+    def on_host(self, host: HostRef) -> list[str]:
+        """Ids of the volumes that have bytes on the host.
+
+        Raises: VolumeError, HypervisorUnavailable.
+        """
+        if is_fake(host):
+            return sorted(self._fake(host).things.all("volumes"))
+        try:
+            return self._files(host).all()
+        except HypervisorError as error:
+            raise VolumeError(volume="*", reason=error.text) from error
+
+    def _have_bytes(self, host: HostRef, attachment: Attachment, progress: ReportProgress) -> VolumeFile:
         volume = self._volumes.volume(attachment.volume_id)
         if volume.host is None:
-            made = self._make_bytes(host, volume)
+            made = self._make_bytes(host, volume, progress)
             self._volumes.place(volume.id, host.name, attachment.id)
             return made
         if volume.host != host.name and not self._conf.volume.shared:
@@ -162,7 +202,7 @@ class LocalVolumeDriver(VolumeDriver):
             raise VolumeConnectError(volume=volume.id, host=host.name, reason="its file is not in the host's storage pool")
         return found
 
-    def _make_bytes(self, host: HostRef, volume: Volume) -> VolumeFile:
+    def _make_bytes(self, host: HostRef, volume: Volume, progress: ReportProgress) -> VolumeFile:
         image = self._image(volume) if volume.image_id else None
         if is_fake(host):
             fake = self._fake(host)
@@ -174,7 +214,7 @@ class LocalVolumeDriver(VolumeDriver):
         files = self._files(host)
         if image is None or self._images is None:
             return files.make_blank(volume, self._conf.volume.format)
-        return files.make_from_image(volume, image, self._images)
+        return files.make_from_image(volume, image, self._images, progress)
 
     def _find_bytes(self, host: HostRef, volume_id: str) -> VolumeFile | None:
         if is_fake(host):
@@ -219,6 +259,23 @@ class LocalVolumeDriver(VolumeDriver):
 
     def close(self) -> None:
         """The pool of libvirt connections is the process's; nothing else is held open."""
+
+
+class _OneAfterTheOther:
+    """Progress of several volumes as one that only grows."""
+
+    def __init__(self, progress: ReportProgress) -> None:
+        self._progress = progress
+        self._before = self._sent = 0
+
+    def __call__(self, sent: int, total: int) -> None:
+        """Of the present volume, in bytes."""
+        self._sent = sent
+        self._progress(self._before + sent, self._before + total)
+
+    def next(self) -> None:
+        """The present volume is done."""
+        self._before, self._sent = self._before + self._sent, 0
 
 
 def _connection(volume_id: str, file: VolumeFile) -> Connection:

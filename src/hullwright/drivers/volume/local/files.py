@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from hullwright.drivers import image_format
 from hullwright.drivers import libvirt_storage as storage
-from hullwright.drivers.libvirt_pool import LibvirtPool, load_libvirt
-from hullwright.drivers.volume.contract import ImageReader
+from hullwright.drivers.libvirt_binding import load_libvirt
+from hullwright.drivers.libvirt_pool import LibvirtPool
+from hullwright.drivers.volume.contract import ImageReader, ReportProgress, no_report
+from hullwright.objects import fence
 from hullwright.objects.errors import HostDiskFull, ImageCorrupt, VolumeError
 from hullwright.objects.hosts import HostRef
 from hullwright.objects.images import Image
@@ -24,6 +27,7 @@ from hullwright.objects.volumes import Volume
 
 GIB = 1 << 30
 FORMATS = ("qcow2", "raw")
+_OURS = re.compile(rf"^volume-([0-9a-f]{{8}}(?:-[0-9a-f]{{4}}){{3}}-[0-9a-f]{{12}})\.(?:{'|'.join(FORMATS)})$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +74,7 @@ class VolumeFiles:
             made = storage.make_volume(pool, name, volume.size_gb * GIB, disk_format) or pool.storageVolLookupByName(name)
             return VolumeFile(made.path(), disk_format)
 
-    def make_from_image(self, volume: Volume, image: Image, source: ImageReader) -> VolumeFile:
+    def make_from_image(self, volume: Volume, image: Image, source: ImageReader, progress: ReportProgress = no_report) -> VolumeFile:
         """Fill a new file with the image, verified, and grow it to the volume's size. What an earlier try left is replaced.
 
         Raises: VolumeError, ImageUnacceptable, ImageUnavailable, ImageCorrupt, HypervisorError, HypervisorUnavailable, HostDiskFull.
@@ -91,17 +95,20 @@ class VolumeFiles:
                 raise HostDiskFull(host=self._host.name, reason=reason)
             made = storage.make_volume(pool, name, image.size_bytes) or pool.storageVolLookupByName(name)
             try:
-                self._send(connection, made, image, chunks)
+                self._send(connection, made, image, chunks, progress)
+                fence.check()
                 storage.refresh(pool)  # libvirt learns that a qcow2 came into what it made as raw
                 made = pool.storageVolLookupByName(name)
                 if int(made.info()[1]) < size_bytes:
+                    fence.check()
                     made.resize(size_bytes, 0)
             except BaseException:
+                fence.check()  # who has lost the job leaves the name alone: a new owner may have filled it anew
                 _delete_quietly(pool, name)
                 raise
             return VolumeFile(made.path(), facts.disk_format)
 
-    def _send(self, connection: Any, made: Any, image: Image, chunks: Iterator[bytes]) -> None:
+    def _send(self, connection: Any, made: Any, image: Image, chunks: Iterator[bytes], progress: ReportProgress) -> None:
         wanted = [(hashlib.sha256(), image.checksum_sha256)] if image.checksum_sha256 else []
         wanted = wanted or ([(hashlib.md5(usedforsecurity=False), image.checksum_md5)] if image.checksum_md5 else [])
         upload = storage.Upload(connection, made, 0)
@@ -112,6 +119,7 @@ class VolumeFiles:
                 upload.send(chunk)
                 for digest, _ in wanted:
                     digest.update(chunk)
+                progress(upload.sent_bytes, image.size_bytes)
         except BaseException:
             upload.abort()
             raise
@@ -124,6 +132,18 @@ class VolumeFiles:
                 reason = f"its {digest.name} is {digest.hexdigest()}, not {value}"
         if reason:
             raise ImageCorrupt(image=image.id, host=self._host.name, reason=reason)
+
+    def all(self) -> list[str]:
+        """Ids of the volumes that have a file in the pool.
+
+        Raises: HypervisorError, HypervisorUnavailable.
+        """
+        with LibvirtPool.shared().connection(self._host, "list volumes") as connection:
+            pool = self._pool.find(connection)
+            if pool is None:
+                return []
+            storage.refresh(pool)
+            return sorted({match.group(1) for name in pool.listVolumes() if (match := _OURS.match(name))})
 
     def delete(self, volume_id: str) -> None:
         """Have no file of the volume; gone is done.

@@ -1,4 +1,4 @@
-"""The first schema"""
+"""The first schema, of all tables at once: written from the models, and as long as they are many."""
 
 from __future__ import annotations
 
