@@ -180,10 +180,11 @@ def test_a_host_on_which_cleanings_hang_takes_few_places(tmp_path: Path) -> None
             house.wait(lambda: conductor._driving)
             made = house.create(6)
             house.wait(lambda: house.states(made) == {VmState.ACTIVE: 6})
-            assert [drive.job.kind for drive in conductor._driving.values()] == ["clean_host"], "one of four places"
+            house.wait(lambda: [drive.job.kind for drive in [*conductor._driving.values()]] == ["clean_host"])  # one of four places
             house.faults("sick")
             house.rest()
     finally:
+        house.faults("sick")
         house.close()
 
 

@@ -21,8 +21,8 @@ import sqlalchemy as sa
 from crash.scenarios import _IMAGE, _NETWORK, _world
 from hullwright.drivers.fake_host import FakeHost
 from hullwright.objects.hosts import HostRef
-from hullwright.objects.states import VmState
-from hullwright.persistence import hosts
+from hullwright.objects.states import OPEN_JOB_STATES, JobState, VmState
+from hullwright.persistence import conductors, hosts, jobs
 from hullwright.persistence.models.jobs import step_events
 from support import invariants
 from support.house import ChildProcess, House
@@ -75,6 +75,15 @@ def _where(house: House, number: int) -> str:
     return trace.read_text().splitlines()[-1] if trace.with_suffix(".halted").exists() else ""
 
 
+def _stand_still(house: House, victims: dict[int, ChildProcess]) -> bool:
+    """Whether no victim has anything to do any more: what is open is held by those that stall."""
+    awake = {process.pid for number, process in victims.items() if not _where(house, number)}
+    with house.db.read() as connection:
+        owners = {each["id"] for each in conductors.list_all(connection) if each["pid"] in awake}
+        open_jobs = jobs.list_jobs(connection, states=OPEN_JOB_STATES)
+    return not awake or all(job.state == JobState.RUNNING and job.owner not in owners for job in open_jobs)
+
+
 def _effects_since(house: House, pids: set[int], since: float) -> list[str]:
     """What these processes did to fake hosts since then."""
     with house.db.read() as connection:
@@ -121,9 +130,9 @@ def test_conductors_that_stall_anywhere_act_no_more_when_they_wake(tmp_path: Pat
         new = _create(house, VICTIMS)
         for uuid in old:
             house.delete(uuid)
-        victims = [_victim(house, number, at) for number, at in enumerate(chosen, 1)]
-        house.wait(lambda: house.open_jobs() == 0 or all(_where(house, number) for number in range(1, VICTIMS + 1)), 40)
-        stalled = {number: _where(house, number) for number in range(1, VICTIMS + 1) if _where(house, number)}
+        victims = {number: _victim(house, number, at) for number, at in enumerate(chosen, 1)}
+        house.wait(lambda: _stand_still(house, victims), 40)
+        stalled = {number: _where(house, number) for number in victims if _where(house, number)}
         told = f"seed {SEED}, round {round_}, {'PostgreSQL' if is_postgresql else 'SQLite'}: {stalled}"
         assert len(stalled) >= VICTIMS // 2, told
 
@@ -140,17 +149,17 @@ def test_conductors_that_stall_anywhere_act_no_more_when_they_wake(tmp_path: Pat
         invariants.check(house)
 
         events, woken_at = _events(house), time.time()
-        for process in victims:
+        for process in victims.values():
             process.send_signal(signal.SIGCONT)
         logs = {number: house.directory / f"conductor-{number}.log" for number in stalled}
         house.wait(lambda: all("lapsed" in path.read_text() for path in logs.values()), 20)
         time.sleep(0.5)
         house.rest(30)
-        for process in victims:
+        for process in victims.values():
             process.terminate()
-        for process in victims:
+        for process in victims.values():
             assert process.wait(30) in (0, -signal.SIGTERM), told
-        assert _effects_since(house, {process.pid for process in victims}, woken_at) == [], told
+        assert _effects_since(house, {process.pid for process in victims.values()}, woken_at) == [], told
         cleanings = _events(house) - events
         assert cleanings % 4 == 0, f"{told}: {cleanings} events more: they are of late cleanings only, four each"
         invariants.check(house)
