@@ -135,6 +135,8 @@ def test_conductors_that_stall_anywhere_act_no_more_when_they_wake(tmp_path: Pat
         stalled = {number: _where(house, number) for number in victims if _where(house, number)}
         told = f"seed {SEED}, round {round_}, {'PostgreSQL' if is_postgresql else 'SQLite'}: {stalled}"
         assert len(stalled) >= VICTIMS // 2, told
+        for number in victims.keys() - stalled:  # these would come to their boundary later, with other work
+            victims.pop(number).kill()
 
         finisher = house.start_conductor()
         house.rest(60)

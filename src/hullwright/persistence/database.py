@@ -51,6 +51,10 @@ class Database:
         self.connect_args: dict[str, Any] = {"check_same_thread": False, "cached_statements": 512} if self.is_sqlite else {}
         if self.is_postgresql:
             self.connect_args = {name: value for name, value in _POSTGRESQL.items() if name not in parsed.query}
+            if parsed.get_driver_name() == "psycopg":
+                from hullwright.persistence.psycopg_cursor import Cursor  # psycopg is there only where PostgreSQL is used
+
+                self.connect_args["cursor_factory"] = Cursor
         options: dict[str, Any] = {"pool_size": pool_size, "max_overflow": 0, "pool_timeout": busy_timeout_seconds}
         if self.is_sqlite:
             if parsed.database:
