@@ -18,6 +18,7 @@ from typing import Any
 
 from hullwright.conductor.heartbeat import Heartbeat
 from hullwright.conductor.intake import Intake
+from hullwright.drivers import fake_journal
 from hullwright.drivers.virt.fake import driver as fake_driver
 from hullwright.objects.builds import Job
 from support.boundaries import Boundaries
@@ -31,6 +32,9 @@ def stall(boundaries: Boundaries, _what: str, *, is_locked: bool) -> None:
     # When whoever began this run ends, the kernel continues all of its group that are stopped, for then nobody else would. Not this one.
     os.setpgid(0, 0)
     with contextlib.ExitStack() as held:
+        # What another thread of ours is about to write to a fake host must not keep everybody from that host: no real one has such a lock.
+        for journal in [*fake_journal._opened.values()]:
+            held.enter_context(journal._mutex)
         if not is_locked:  # else, on SQLite, another thread of ours might stop the whole world from inside a transaction of its own
             for database in boundaries.databases:
                 held.enter_context(database._writer)
