@@ -98,6 +98,26 @@ def test_a_thousand_requests_through_four_conductors_put_no_host_a_fifth_over_th
     assert len(counts) == count
 
 
+def test_builds_under_way_make_no_fuller_host_as_good(db, conf):
+    """What a build under way weighs is much beside what a server takes of a large host."""
+    host_ids = []
+    with db.write() as conn:
+        for number in range(8):
+            host_ids.append(hosts.register(conn, f"h{number}", "fake:///h", "fake").id)
+            hosts.record_facts(conn, f"h{number}", FACTS, [Inventory("VCPU", 256), Inventory("MEMORY_MB", 262144), SIZES[2]])
+    scheduler = Scheduler(db, conf)
+    scheduler.turn = (host_ids[0] % 4, 4)
+    fuller = [host_id for host_id in host_ids if host_id % 4 == scheduler.turn[0]]
+    for number, host_id in enumerate(fuller * 6):
+        with db.write() as conn:
+            allocations.claim(conn, instance_uuid=f"old-{number}", host_id=host_id, resources=RequestSpec("", "", "", FLAVOR).resources())
+    chosen = []
+    for number in range(3):
+        spec = RequestSpec(f"{number:036}", "p", "u", FLAVOR)
+        chosen.append(scheduler.select(spec, {}).host_id)
+    assert not set(chosen) & set(fuller)
+
+
 def test_one_of_four_conductors_that_alone_has_work_spreads_it_over_all_hosts(db, conf):
     with db.write() as conn:
         for number in range(20):

@@ -28,6 +28,7 @@ class Weighed:
     total: Floats
     parts: dict[str, Floats]  # by weigher; those that told hosts apart
     step: float  # how much less a host weighs once it holds the request too; 0 when it weighs more then
+    steps: dict[str, float]  # how much less by weigher, of those by which it weighs less then
 
     def host(self, name: str, at: int) -> WeighedHost:
         """One of them, for people."""
@@ -38,8 +39,9 @@ class Weighed:
 def weigh(hosts: Columns, request: Request, passing: Mask, chain: list[Weigher]) -> Weighed:
     """The weight of each passing host, and what each weigher gave to it."""
     positions = np.flatnonzero(passing)
-    total, change = np.zeros(len(positions)), 0.0
+    total = np.zeros(len(positions))
     parts: dict[str, Floats] = {}
+    changes: dict[str, float] = {}
     for each in chain if len(positions) else ():
         multiplier = each.multipliers(hosts)
         if isinstance(multiplier, np.ndarray):
@@ -60,30 +62,38 @@ def weigh(hosts: Columns, request: Request, passing: Mask, chain: list[Weigher])
                 np.maximum(share, least, out=share)
         if highest <= least:
             continue
-        change += float(np.max(multiplier)) * each.taken(request) / (highest - least)
+        changes[each.name] = float(np.max(multiplier)) * each.taken(request) / (highest - least)
         if highest > lowest or isinstance(multiplier, np.ndarray):  # in place: with very many hosts, fresh arrays cost more than the sums
             share -= least
             share *= multiplier
             share /= highest - least
             parts[each.name] = share
             total += share
-    return Weighed(total, parts, max(0.0, -change))
+    return Weighed(total, parts, max(0.0, -sum(changes.values())), {name: -change for name, change in changes.items() if change < 0})
 
 
-def about_as_good(weighed: Weighed) -> Integers:
-    """The positions of the best hosts, and of those that differ from the best by less than this request makes of a difference."""
-    near: Integers = np.flatnonzero(weighed.total >= weighed.total.max() - weighed.step * _LESS)
+def about_as_good(weighed: Weighed, *, within: float = _LESS) -> Integers:
+    """The positions of the best hosts, and of those that differ from the best by less than this request makes of a difference.
+
+    By each weigher, not only in sum: where one more build under way makes much of a difference, a much fuller host would seem as good.
+    `within`: how many times the difference that this request makes is about as good.
+    """
+    near: Integers = np.flatnonzero(weighed.total >= weighed.total.max() - weighed.step * within)
+    first = near[np.argmax(weighed.total[near])]
+    for name, step in weighed.steps.items():
+        part = weighed.parts.get(name)
+        if part is not None and len(near) > 1:
+            near = near[part[near] >= part[first] - step * within]
     return near
 
 
 def of_turn(weighed: Weighed, host_ids: Integers, turn: tuple[int, int], *, within: float = _LESS) -> int | None:
     """The host that one of several schedulers prefers, as a position: of those about as good as the best, the best of its own, if any.
 
-    So schedulers that choose at the same time do not meet. `turn`: its number, and how many they are; `within`: how many times the
-    difference that this request makes is about as good.
+    So schedulers that choose at the same time do not meet. `turn`: its number, and how many they are; `within`: as for `about_as_good`.
     """
     number, count = turn
-    near = np.flatnonzero(weighed.total >= weighed.total.max() - weighed.step * within)
+    near = about_as_good(weighed, within=within)
     own = near[host_ids[near] % count == number]
     return int(own[np.argmax(weighed.total[own])]) if len(own) else None
 
