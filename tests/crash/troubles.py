@@ -148,6 +148,7 @@ class Stall(_LateWaker):
         return {"conductor": {"lease_seconds": 1.0}}
 
     def at_boundary(self, run: Run, process: ChildProcess, *, is_locked: bool) -> None:
+        run.wait(process.is_stopped)
         run.wait(lambda: _has_lapsed(run))
         if is_locked:
             # It holds SQLite's lock: nobody can write before it wakes. It may commit what it has begun, and do nothing after it.

@@ -87,6 +87,10 @@ class ChildProcess:
         """SIGTERM: drain."""
         self.send_signal(signal.SIGTERM)
 
+    def is_stopped(self) -> bool:
+        """Whether SIGSTOP has taken hold of it: a SIGCONT before that would be lost."""
+        return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
     def go_on(self) -> None:
         """SIGCONT, after a SIGSTOP."""
         self.send_signal(signal.SIGCONT)
