@@ -13,6 +13,7 @@ import pytest
 import sqlalchemy as sa
 
 from hullwright.conductor.client import QueryTimedOut
+from hullwright.conductor.service import Conductor
 from hullwright.drivers.virt.fake.driver import FakeDriver
 from hullwright.flows.steps.activate import Activate
 from hullwright.objects.states import AttemptState, JobState, VmState
@@ -166,6 +167,11 @@ def test_who_only_uses_the_jobboard_is_no_version_to_wait_for(left: tuple[House,
     assert "build_instance_v99" in str(house.build_of(uuid).error)
 
 
+def _driven(conductor: Conductor) -> list[str]:
+    """The kinds of the jobs that it drives."""
+    return [drive.job.kind for drive in [*conductor._driving.values()]]
+
+
 def test_a_host_on_which_cleanings_hang_takes_few_places(tmp_path: Path) -> None:
     house = House(tmp_path, conductor={"max_concurrent_jobs": 4, "poll_interval": 0.05, "retry_interval": 0.1})
     try:
@@ -180,9 +186,14 @@ def test_a_host_on_which_cleanings_hang_takes_few_places(tmp_path: Path) -> None
             house.wait(lambda: conductor._driving)
             made = house.create(6)
             house.wait(lambda: house.states(made) == {VmState.ACTIVE: 6})
-            house.wait(lambda: [drive.job.kind for drive in [*conductor._driving.values()]] == ["clean_host"])  # one of four places
+            assert _driven(conductor).count("clean_host") == 1, "one of four places"
+            house.wait(lambda: "build_instance" not in _driven(conductor))  # servers are ACTIVE a moment before their builds have ended
+            assert _driven(conductor) == ["clean_host"], "and no more of them when nothing else is there to do"
             house.faults("sick")
             house.rest()
+        with house.db.read() as connection:
+            cleanings = jobs.list_jobs(connection, kinds=["clean_host"])
+        assert [job.state for job in cleanings] == [JobState.DONE] * 12
     finally:
         house.faults("sick")
         house.close()
