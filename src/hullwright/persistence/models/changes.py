@@ -17,6 +17,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
 
 # The largest number so far plus one. Numbers never go back: a removed host leaves its own in `removed_hosts`, instances stay as records.
 TABLES = ("hosts", "inventories", "removed_hosts", "instances")
@@ -24,14 +25,14 @@ _LARGEST = " UNION ALL ".join(f"SELECT max(changed) AS n FROM {name}" for name i
 _ONE_MORE = f"(SELECT coalesce(max(n), 0) + 1 FROM ({_LARGEST}))"
 
 
-class NextChange(sa.ColumnElement[int]):
+class NextChange(FunctionElement[int]):
     """The number of a change that is being written."""
 
     inherit_cache = True
     type = sa.BigInteger()
 
 
-class Horizon(sa.ColumnElement[int]):
+class Horizon(FunctionElement[int]):
     """The number that no change yet to be seen is below."""
 
     inherit_cache = True
