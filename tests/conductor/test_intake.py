@@ -9,11 +9,13 @@ import pytest
 import sqlalchemy as sa
 
 from hullwright.conductor import parking
+from hullwright.conductor.runner import Runner
 from hullwright.objects.builds import Job
 from hullwright.objects.states import JobState, VmState
 from hullwright.persistence import conductors, faults, jobs
 from hullwright.persistence.models.jobs import conductors as conductors_table
 from hullwright.persistence.models.jobs import jobs as jobs_table
+from hullwright.persistence.session import FlowSession
 from support import invariants
 from support.house import ASKER, House
 
@@ -83,6 +85,26 @@ def test_a_build_that_kills_its_conductors_is_parked_and_those_beside_it_are_not
     assert _serve_to_rest(house) == 0
     assert house.states([*beside, poison]) == {VmState.ACTIVE: 6}
     invariants.check(house)
+
+
+def test_a_build_that_ends_its_threads_is_parked_too(make: Callable[..., House], monkeypatch: pytest.MonkeyPatch) -> None:
+    house = make(max_leases=3, lease_seconds=1.0, poll_interval=0.05)
+    house.add_host("h1")
+    before, poison, after = house.create(3)
+    settle = Runner._settle
+
+    def stumble(self: Runner, session: FlowSession, engine: Any, failure: Exception | None) -> None:
+        if session.job.instance_uuid == poison:
+            raise RuntimeError("nobody thought of this")
+        settle(self, session, engine, failure)
+
+    monkeypatch.setattr(Runner, "_settle", stumble)
+    with house.conductor():
+        house.rest()
+    assert [house.build_of(uuid).state for uuid in (before, after)] == [JobState.DONE] * 2
+    parked = house.build_of(poison)
+    assert (parked.state, parked.leases) == (JobState.STUCK, 4)
+    assert "the last error on record: RuntimeError: nobody thought of this" in (parked.error or "")
 
 
 def test_a_lease_that_was_lost_by_a_conductor_that_lives_is_no_crash(make: Callable[..., House]) -> None:

@@ -275,12 +275,13 @@ class Runner:
             self._passed_over.forget(job.uuid)
 
     def _evidence(self, job: Job) -> str:
-        """Why a job is taken for one that crashes its conductors: how often, and where, when and in whose hands it was last."""
+        """Why a job is taken for one that crashes its conductors: how often, where, when and in whose hands it was last, and by what."""
         with self._db.read() as connection:
             last = events.list_latest(connection, job.uuid, 3)
         told = [f"{it.step or 'the flow'} {it.to_state} at {_moment(it.at)} (conductor {it.owner}, fence {it.fence})" for it in last]
         where = "; its last step events: " + ", ".join(told) if told else "; it never began a step"
-        return f"It was leased {job.leases} times without getting further, and its conductors died: it seems to crash them{where}"
+        by_what = f"; the last error on record: {job.error}" if job.error else ""
+        return f"It was leased {job.leases} times without getting further, and its conductors died: it seems to crash them{by_what}{where}"
 
     def _park(self, job: Job, reason: str) -> None:
         LOG.error("Job %s (%s) is parked: %s", job.uuid, job.kind, reason)

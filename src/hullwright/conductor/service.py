@@ -156,12 +156,19 @@ class Conductor:
     def _run_job(self, drive: Drive) -> None:
         try:
             self._runner.run(drive)
-        except BaseException:
+        except BaseException as error:
             LOG.exception("Job %s left its runner", drive.job.uuid)
+            self._blame(drive, error)
         finally:
             self._leave(drive)
             # A place is free, and the job may have been in the way of the next one of its instance.
             self._wakeup.poke_self()
+
+    def _blame(self, drive: Drive, error: BaseException) -> None:
+        """A job that ends its thread by what nobody foresaw is ours still and taken up again: not for ever, as if it crashed conductors."""
+        if not isinstance(error, DatabaseUnavailable):
+            with contextlib.suppress(DatabaseUnavailable), self._db.write() as connection:
+                jobs.blame(connection, drive.job, f"{type(error).__name__}: {error}")
 
     def _leave(self, drive: Drive) -> None:
         if self._driving.get(drive.job.uuid) is drive:  # else another thread of ours has it by now

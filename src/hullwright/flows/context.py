@@ -86,8 +86,7 @@ class RunContext:
         self.given_up = dict(given_up or {})  # those whose failure has not been told yet
         self._begun: dict[str, float] = {}  # step under way -> monotonic time of its beginning, or of its last progress
         self._done: dict[str, int] = {}
-        self._instance: Instance | None = None
-        self._guest_name: str | None = None
+        self._instance: tuple[Instance, str] | None = None  # with its guest's name
         self._told_at: dict[str, float] = {}
         self._acts_on: dict[str, str] = {}  # step under way -> the host whose door it last went through
         self.cut_off_on: str | None = None  # the host that a step was acting on when it lost its lease
@@ -102,10 +101,7 @@ class RunContext:
     @property
     def instance(self) -> Instance:
         """The instance as it was when this run of the job first asked; its states are checked where they are changed."""
-        if self._instance is None:
-            with self.db.read() as connection:
-                self._instance = instances.get(connection, self.instance_uuid, deleted=True)
-        return self._instance
+        return self._read_instance()[0]
 
     @property
     def spec(self) -> RequestSpec:
@@ -115,10 +111,14 @@ class RunContext:
     @property
     def guest_name(self) -> str:
         """The hypervisor's name for the guest: instance-0000002a."""
-        if self._guest_name is None:
+        return self._read_instance()[1]
+
+    def _read_instance(self) -> tuple[Instance, str]:
+        if self._instance is None:
             with self.db.read() as connection:
-                self._guest_name = instances.get_guest_name(connection, self.instance_uuid)
-        return self._guest_name
+                row = instances.get_row(connection, self.instance_uuid, deleted=True)
+            self._instance = instances.from_row(row), instances.guest_name(row["id"])
+        return self._instance
 
     def host_ref(self, name: str) -> HostRef:
         """How to reach a host."""

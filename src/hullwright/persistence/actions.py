@@ -15,6 +15,14 @@ from hullwright.persistence.models.instances import instance_actions
 from hullwright.persistence.models.jobs import jobs
 
 _COLUMNS = [instance_actions.c[name] for name in Action.__dataclass_fields__]
+# Each build asks these.
+_of_job = instance_actions.c.job_uuid == sa.bindparam("its_job")
+_FINISHED_AT = sa.select(instance_actions.c.finished_at).where(_of_job)
+_FINISH = (
+    sa.update(instance_actions)
+    .where(_of_job, instance_actions.c.finished_at.is_(None))
+    .values(finished_at=sa.bindparam("finished_at"), message=sa.bindparam("message"))
+)
 
 
 def new_row(*, instance_uuid: str, action: str, request_id: str, project_id: str, user_id: str, job_uuid: str | None) -> dict[str, Any]:
@@ -44,11 +52,7 @@ def start(conn: Connection, **fields: Any) -> None:
 
 def finish(conn: Connection, job_uuid: str, failed: bool) -> None:
     """Record how the job's action ended; a second time changes nothing."""
-    conn.execute(
-        sa.update(instance_actions)
-        .where(instance_actions.c.job_uuid == job_uuid, instance_actions.c.finished_at.is_(None))
-        .values(finished_at=now(), message="Error" if failed else None)
-    )
+    conn.execute(_FINISH, {"its_job": job_uuid, "finished_at": now(), "message": "Error" if failed else None})
 
 
 def close_open(conn: Connection, instance_uuid: str) -> None:
@@ -79,8 +83,7 @@ def finish_cancelled(conn: Connection, instance_uuid: str) -> None:
 
 def is_finished(conn: Connection, job_uuid: str) -> bool:
     """Whether a job's action was closed. A last step asks, so that running it again after a crash changes nothing."""
-    query = sa.select(instance_actions.c.finished_at).where(instance_actions.c.job_uuid == job_uuid)
-    return conn.execute(query).scalar() is not None
+    return conn.scalar(_FINISHED_AT, {"its_job": job_uuid}) is not None
 
 
 def get(conn: Connection, instance_uuid: str, request_id: str) -> Action | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -34,11 +35,15 @@ def begin(connection: Connection, *, job_uuid: str, number: int, instance_uuid: 
 
 def update(connection: Connection, job_uuid: str, number: int, **changes: Any) -> None:
     """Change an attempt that is still running; one that has ended stays as it is."""
-    connection.execute(
-        sa.update(attempts)
-        .where(attempts.c.job_uuid == job_uuid, attempts.c.number == number, attempts.c.state == AttemptState.RUNNING)
-        .values(**changes)
-    )
+    connection.execute(_update_running(tuple(changes)), {"its_job": job_uuid, "its_number": number} | changes)
+
+
+@cache
+def _update_running(columns: tuple[str, ...]) -> sa.Update:
+    """The statement for these columns, built once."""
+    this_one = (attempts.c.job_uuid == sa.bindparam("its_job"), attempts.c.number == sa.bindparam("its_number"))
+    running = sa.update(attempts).where(*this_one, attempts.c.state == AttemptState.RUNNING)
+    return running.values({name: sa.bindparam(name) for name in columns})
 
 
 def end(connection: Connection, job_uuid: str, number: int, state: AttemptState, **changes: Any) -> None:

@@ -25,6 +25,7 @@ from hullwright.persistence.models.hosts import allocations, hosts, inventories,
 _host_columns = [hosts.c[name] for name in Host.__dataclass_fields__]
 _next_generation = {"generation": hosts.c.generation + 1}
 _NO_FAILURES = {"failed_builds": 0, "failed_step": None, "failed_in_step": 0}
+_FORGET_FAILURES = sa.update(hosts).where(hosts.c.name == sa.bindparam("its_name"), hosts.c.failed_builds != 0).values(_NO_FAILURES)
 _NO_QUARANTINE = {"quarantined_at": None, "quarantine_reason": None, "probed_at": None}
 _UNCHANGED = {"changed": hosts.c.changed}  # nothing that a scheduler would know
 _REASON_MAX = 1000  # characters
@@ -245,10 +246,10 @@ def count_build(conn: Connection, name: str, failed: bool, step: str | None = No
     `threshold`: so many failures in a row at the same step put the host into quarantine; 0: none do.
     Returns whether the host went into quarantine, or left it, by this.
     """
-    this_one = sa.update(hosts).where(hosts.c.name == name)
     if not failed:
-        had_failures = conn.execute(this_one.where(hosts.c.failed_builds != 0).values(_NO_FAILURES)).rowcount
+        had_failures = conn.execute(_FORGET_FAILURES, {"its_name": name}).rowcount
         return bool(had_failures) and _end_quarantine(conn, name)
+    this_one = sa.update(hosts).where(hosts.c.name == name)
     counts = {
         "failed_builds": hosts.c.failed_builds + 1,
         "failed_step": step,

@@ -22,6 +22,8 @@ from hullwright.persistence.models.jobs import jobs
 from hullwright.persistence.models.volumes import volumes
 from hullwright.persistence.paging import Sort, page
 
+_BY_ID = sa.select(images).where(images.c.id == sa.bindparam("wanted"))
+
 
 def create(conn: Connection, image: Image) -> None:
     """Write an image's record."""
@@ -33,7 +35,7 @@ def get(conn: Connection, image_id: str) -> Image:
 
     Raises: ImageNotFound.
     """
-    row = conn.execute(sa.select(images).where(images.c.id == image_id)).mappings().one_or_none()
+    row = conn.execute(_BY_ID, {"wanted": image_id}).mappings().one_or_none()
     if row is None:
         raise ImageNotFound(id=image_id)
     return _image(row)

@@ -31,17 +31,6 @@ def guest_name(id: int) -> str:
     return f"instance-{id:08x}"
 
 
-def get_guest_name(conn: Connection, uuid: str) -> str:
-    """The libvirt name of an instance, deleted or not.
-
-    Raises: InstanceNotFound.
-    """
-    id = conn.scalar(sa.select(instances.c.id).where(instances.c.uuid == uuid))
-    if id is None:
-        raise InstanceNotFound(id=uuid)
-    return guest_name(id)
-
-
 def to_row(instance: Instance) -> dict[str, Any]:
     """Columns of a new row."""
     row: dict[str, Any] = {name: getattr(instance, name) for name in _FIELDS}

@@ -11,6 +11,7 @@ from __future__ import annotations
 import uuid as uuids
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -275,6 +276,12 @@ def absolve(connection: Connection, held: Iterable[Job]) -> None:
         connection.execute(sa.update(jobs).where(here).values(**one_less))
 
 
+def blame(connection: Connection, job: Job, error: str) -> None:
+    """Count a lease as one that got the job nowhere although its conductor lives; nothing when it is not ours any more."""
+    ours = sa.and_(jobs.c.id == job.id, jobs.c.owner == job.owner, jobs.c.fence == job.fence)
+    connection.execute(sa.update(jobs).where(ours).values(leases=jobs.c.leases + 1, error=error))
+
+
 def take_again(connection: Connection, job: Job) -> Job:
     """Raise the fence of a job that we hold, so that the thread which drove it so far can do nothing more.
 
@@ -287,9 +294,10 @@ def take_again(connection: Connection, job: Job) -> Job:
 
 
 # Every barrier of every step proves the lease: built once. None leaves a figure as it is.
+_LEASED = (jobs.c.id == sa.bindparam("job_id"), jobs.c.owner == sa.bindparam("its_owner"), jobs.c.fence == sa.bindparam("its_fence"))
 _HOLD = (
     sa.update(jobs)
-    .where(jobs.c.id == sa.bindparam("job_id"), jobs.c.owner == sa.bindparam("its_owner"), jobs.c.fence == sa.bindparam("its_fence"))
+    .where(*_LEASED)
     .values(
         seq=sa.func.coalesce(sa.bindparam("new_seq", type_=sa.Integer), jobs.c.seq),
         progress=sa.func.coalesce(sa.bindparam("new_progress", type_=sa.Integer), jobs.c.progress),
@@ -365,8 +373,12 @@ def wait_for_room(connection: Connection, job: Job, *, until: float, **changes: 
 
 
 def _release(connection: Connection, job: Job, **changes: Any) -> None:
-    statement = sa.update(jobs).where(
-        jobs.c.id == job.id, jobs.c.owner == job.owner, jobs.c.fence == job.fence, jobs.c.state == JobState.RUNNING
-    )
-    if connection.execute(statement.values(**changes)).rowcount != 1:
+    values = {"job_id": job.id, "its_owner": job.owner, "its_fence": job.fence} | changes
+    if connection.execute(_release_with(tuple(changes)), values).rowcount != 1:
         raise LeaseLost(f"job {job.uuid}: fence {job.fence} is not {job.owner}'s any more")
+
+
+@cache
+def _release_with(columns: tuple[str, ...]) -> sa.Update:
+    """The statement that changes these columns, built once."""
+    return sa.update(jobs).where(*_LEASED, jobs.c.state == JobState.RUNNING).values({name: sa.bindparam(name) for name in columns})
