@@ -14,7 +14,7 @@ from hullwright.conductor.client import Asker
 from hullwright.objects.instances import Fault
 from hullwright.objects.networks import NetworkRequest
 from hullwright.objects.volumes import BlockDeviceRequest, Volume
-from hullwright.persistence import faults, hosts, instances, jobs, ports, volumes
+from hullwright.persistence import faults, hosts, instances, jobs, leases, ports, volumes
 from hullwright.persistence.database import now
 from hullwright.persistence.models.instances import instance_actions
 from hullwright.persistence.models.instances import instances as instance_table
@@ -353,7 +353,7 @@ def test_a_delete_is_accepted_whatever_the_server_does_and_again_while_it_lasts(
 def test_a_build_under_way_is_told_to_stop_and_a_stuck_delete_is_begun_anew(api: Api, world: World) -> None:
     uuid = create(api, world)
     with api.db.write() as conn:
-        jobs.lease(conn, "somebody", 1)
+        leases.take(conn, "somebody", 1)
     assert api.delete(f"/servers/{uuid}").status == 204
     with api.db.read() as conn:
         build, delete = jobs.latest(conn, uuid, "build_instance"), jobs.latest(conn, uuid, "delete_instance")

@@ -19,7 +19,7 @@ from hullwright.objects.flavors import Flavor
 from hullwright.objects.hosts import HostFacts, Inventory
 from hullwright.objects.images import Image
 from hullwright.objects.states import JobState
-from hullwright.persistence import conductors, flavors, hosts, images, jobs
+from hullwright.persistence import conductors, flavors, hosts, images, leases
 from hullwright.persistence.database import Database, now
 from hullwright.persistence.images import SqlImageStore
 from hullwright.persistence.models import metadata
@@ -53,12 +53,12 @@ def world(sqlite_db: Database, conf: Any) -> Iterator[Database]:
     def answer() -> None:
         while not stop.is_set():
             with db.write() as conn:
-                leased = jobs.lease(conn, "c", 5)
+                leased = leases.take(conn, "c", 5)
             for job in leased:
                 assert job.kind == EXPLAIN
                 result = queries.QUERIES[job.kind](shared, job.inputs)
                 with db.write() as conn:
-                    jobs.end(conn, job, JobState.DONE, result=result)
+                    leases.end(conn, job, JobState.DONE, result=result)
             time.sleep(0.01)
 
     thread = threading.Thread(target=answer)

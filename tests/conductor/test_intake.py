@@ -12,7 +12,7 @@ from hullwright.conductor import parking
 from hullwright.conductor.runner import Runner
 from hullwright.objects.builds import Job
 from hullwright.objects.states import JobState, VmState
-from hullwright.persistence import conductors, faults, jobs
+from hullwright.persistence import conductors, faults, jobs, leases
 from hullwright.persistence.models.jobs import conductors as conductors_table
 from hullwright.persistence.models.jobs import jobs as jobs_table
 from hullwright.persistence.session import FlowSession
@@ -156,9 +156,9 @@ def test_a_job_that_this_version_does_not_know_is_left_to_another_that_lives(mak
         house.wait(lambda: found().state == JobState.QUEUED)
         assert "make_coffee" in (found().error or "")
         with house.db.write() as connection:
-            (taken,) = jobs.lease(connection, "newer", 1)
+            (taken,) = leases.take(connection, "newer", 1)
             assert (taken.uuid, taken.leases) == (uuid, 1)
-            jobs.give_back(connection, taken)
+            leases.give_back(connection, taken)
             conductors.retire(connection, "newer")
         house.wait(lambda: found().state == JobState.STUCK)
 
@@ -221,15 +221,15 @@ def test_a_conductor_that_stumbles_over_anything_goes_on(make: Callable[..., Hou
     house = make()
     house.add_host("h1")
     monkeypatch.setattr("hullwright.conductor.service._STUMBLE_PAUSE_SECONDS", 0.05)
-    real, stumbled = jobs.leasable, []
+    real, stumbled = leases.can_take, []
 
-    def leasable(*args: Any, **options: Any) -> bool:
+    def can_take(*args: Any, **options: Any) -> bool:
         if len(stumbled) < 2:
             stumbled.append(1)
             raise RuntimeError("unforeseen")
         return real(*args, **options)
 
-    monkeypatch.setattr(jobs, "leasable", leasable)
+    monkeypatch.setattr(leases, "can_take", can_take)
     with house.conductor():
         (uuid,) = house.create()
         house.wait(lambda: house.get(uuid).vm_state == VmState.ACTIVE)

@@ -14,7 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from crash import strikes
-from hullwright.persistence import jobs
+from hullwright.persistence import jobs, leases
 from hullwright.persistence.database import Database
 from support import boundaries
 
@@ -71,7 +71,7 @@ def lose_answers(seed: int, probability: float) -> None:
 
 def lose_answer_to_lease() -> None:
     """Have this process lose its connection right after the commit of its first lease: it has jobs that it knows nothing of."""
-    inner, init, leased = jobs.lease, Database.__init__, threading.Event()
+    inner, init, leased = leases.take, Database.__init__, threading.Event()
 
     def lease(*args: Any, **kwargs: Any) -> Any:
         taken = inner(*args, **kwargs)
@@ -90,5 +90,5 @@ def lose_answer_to_lease() -> None:
         init(database, *args, **kwargs)
         sa.event.listen(database.engine, "after_cursor_execute", after)
 
-    jobs.lease = lease
+    leases.take = lease
     Database.__init__ = made  # type: ignore[method-assign]

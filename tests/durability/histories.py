@@ -29,7 +29,7 @@ from hullwright.flows import catalog, leftovers
 from hullwright.flows.context import Shared
 from hullwright.objects.errors import JobUnloadable
 from hullwright.objects.states import JobState
-from hullwright.persistence import jobs
+from hullwright.persistence import jobs, leases
 from hullwright.persistence.database import Database
 from hullwright.persistence.models.jobs import jobs as jobs_table
 from hullwright.scheduler.select import Scheduler
@@ -81,7 +81,7 @@ def resume(house: House, *, hesitant: bool = False, seconds: float = 20.0) -> No
         while house.open_jobs():
             assert time.monotonic() < deadline, "it does not come to rest"
             with house.db.write() as connection:
-                batch = jobs.lease(connection, "nobody", 1, orphans=True) or jobs.lease(connection, "nobody", 1)
+                batch = leases.take(connection, "nobody", 1, orphans=True) or leases.take(connection, "nobody", 1)
             for job in batch:
                 runner.run(Drive(job))
             if not batch:

@@ -22,7 +22,7 @@ from hullwright.flows.build import build_instance_v1
 from hullwright.flows.context import RunContext
 from hullwright.flows.step import Step
 from hullwright.objects.states import VmState
-from hullwright.persistence import events, jobs
+from hullwright.persistence import events, jobs, leases
 from support import invariants
 from support.house import House
 
@@ -159,7 +159,7 @@ def test_a_build_begun_by_version_1_goes_on_as_version_1_beside_builds_of_versio
     for _ in range(3):  # conductors of version 1, each stopped after a step
         with histories._runner(house, hesitant=True) as runner:
             with house.db.write() as connection:
-                (job,) = jobs.lease(connection, "nobody", 1)
+                (job,) = leases.take(connection, "nobody", 1)
             runner.run(Drive(job))
     assert house.get(old).vm_state == VmState.BUILDING
     upgraded()

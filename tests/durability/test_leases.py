@@ -21,7 +21,7 @@ from hullwright.drivers.virt.fake.state import Guests
 from hullwright.objects import fence
 from hullwright.objects.errors import LeaseLost
 from hullwright.objects.states import VmState
-from hullwright.persistence import attempts, conductors, jobs, ports
+from hullwright.persistence import attempts, conductors, jobs, leases, ports
 from hullwright.persistence.database import Database, now, read_clock
 from hullwright.persistence.models.jobs import conductors as conductors_table
 from hullwright.persistence.session import FlowSession
@@ -39,7 +39,7 @@ def _enlist(db: Database, name: str, seconds: float = 60.0) -> None:
 
 def _take(db: Database, owner: str, **options: Any) -> list[jobs.Job]:
     with db.write() as connection:
-        return jobs.lease(connection, owner, 10, **options)
+        return leases.take(connection, owner, 10, **options)
 
 
 def _post(db: Database) -> None:
@@ -132,7 +132,7 @@ def test_a_lease_that_has_ended_cannot_be_renewed_while_its_jobs_are_being_taken
             renewed.append(conductors.beat(connection, "late", 60))
 
     with db.write() as connection:
-        taken = jobs.lease(connection, "c2", 10, orphans=True)
+        taken = leases.take(connection, "c2", 10, orphans=True)
         beating = threading.Thread(target=beat)
         beating.start()
         time.sleep(0.3)
@@ -271,7 +271,7 @@ def test_a_job_taken_up_by_a_conductor_that_is_told_to_stop_is_handed_on_whole()
     for number in under_way:
         with histories.restored(history, number) as house:
             with house.db.write() as connection:
-                (job,) = jobs.lease(connection, "stopping", 1, orphans=True)
+                (job,) = leases.take(connection, "stopping", 1, orphans=True)
             with histories._runner(house, hesitant=True) as runner:
                 runner.run(Drive(job))
             with house.db.read() as connection:

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 
 from hullwright.objects.errors import Conflict, LeaseLost
 from hullwright.objects.states import JobState
-from hullwright.persistence import conductors, job_repairs, jobs
+from hullwright.persistence import conductors, job_repairs, jobs, leases
 from hullwright.persistence.database import Database, now
 from hullwright.persistence.models.jobs import atoms as atoms_table
 
@@ -28,7 +28,7 @@ def _post(db: Database, instance: str | None = None, kind: str = "build_instance
 
 def _lease(db: Database, owner: str = "c1", limit: int = 10, **options: bool) -> list[jobs.Job]:
     with db.write() as connection:
-        return jobs.lease(connection, owner, limit, **options)
+        return leases.take(connection, owner, limit, **options)
 
 
 def test_a_job_is_leased_once_and_the_fence_grows_with_each_lease(living: Database) -> None:
@@ -37,7 +37,7 @@ def test_a_job_is_leased_once_and_the_fence_grows_with_each_lease(living: Databa
     assert (first.uuid, first.fence, first.owner) == (uuid, 1, "c1")
     assert _lease(living, "c2") == []
     with living.write() as connection:
-        jobs.give_back(connection, first)
+        leases.give_back(connection, first)
     (second,) = _lease(living, "c2")
     assert (second.uuid, second.fence, second.leases) == (uuid, 2, 1)
 
@@ -49,7 +49,7 @@ def test_jobs_of_one_instance_run_one_after_the_other(living: Database) -> None:
     assert _lease(living) == []
     with living.write() as connection:
         held = jobs.get(connection, build)
-        jobs.end(connection, held, JobState.DONE)
+        leases.end(connection, held, JobState.DONE)
     assert [job.uuid for job in _lease(living)] == [delete]
 
 
@@ -69,9 +69,9 @@ def test_jobs_of_a_dead_conductor_are_orphans(living: Database) -> None:
     (found,) = _lease(living, "c2", orphans=True)
     assert (found.uuid, found.fence, found.leases) == (uuid, 2, 2)
     with pytest.raises(LeaseLost), living.write() as connection:
-        jobs.hold(connection, lost)
+        leases.hold(connection, lost)
     with pytest.raises(LeaseLost), living.write() as connection:
-        jobs.end(connection, lost, JobState.DONE)
+        leases.end(connection, lost, JobState.DONE)
 
 
 def test_a_lapsed_heartbeat_cannot_be_renewed(living: Database) -> None:
@@ -99,7 +99,7 @@ def test_a_job_given_back_after_it_began_is_undone_rather_than_dropped(living: D
     uuid = _post(living, "i1")
     (held,) = _lease(living)
     with living.write() as connection:
-        jobs.give_back(connection, held)
+        leases.give_back(connection, held)
         jobs.cancel_open(connection, "i1")
         found = jobs.get(connection, uuid)
     assert (found.state, found.cancel_requested) == (JobState.QUEUED, True)
@@ -109,7 +109,7 @@ def test_a_stuck_job_can_be_released(living: Database) -> None:
     uuid = _post(living)
     (held,) = _lease(living)
     with living.write() as connection:
-        jobs.end(connection, held, JobState.STUCK, error="why")
+        leases.end(connection, held, JobState.STUCK, error="why")
         job_repairs.release(connection, uuid)
         with pytest.raises(Conflict, match="is queued, not stuck"):
             job_repairs.release(connection, uuid)
@@ -120,7 +120,7 @@ def test_a_stuck_job_whose_undo_failed_or_whose_server_is_gone_or_busy_is_not_re
     failed, gone = _post(living), _post(living, "i1")
     for held in _lease(living, "c1", 2):
         with living.write() as connection:
-            jobs.end(connection, held, JobState.STUCK, error="why")
+            leases.end(connection, held, JobState.STUCK, error="why")
     atom = {"uuid": "a", "flow_uuid": failed, "name": "spawn", "kind": "TASK_DETAIL", "state": "REVERT_FAILURE", "body": {}}
     with living.write() as connection:
         connection.execute(sa.insert(atoms_table).values(**atom))
@@ -158,15 +158,15 @@ def test_leases_are_counted_anew_when_the_job_gets_further(living: Database) -> 
     """Several outages during one long build are no crashes; a job that crashes its conductor at one step never gets past it."""
     _post(living)
     (job,) = _lease(living)
-    for owner, leases in (("c2", 2), ("c3", 3)):
+    for owner, times in (("c2", 2), ("c3", 3)):
         with living.write() as connection:
             conductors.retire(connection, str(job.owner))
             if owner == "c3":
                 conductors.enlist(connection, id=owner, hostname="here", pid=1, version="0", lease_seconds=60)
         (job,) = _lease(living, owner, orphans=True)
         with living.write() as connection:
-            jobs.hold(connection, job, progress=0)
-            assert jobs.get(connection, job.uuid).leases == leases
+            leases.hold(connection, job, progress=0)
+            assert jobs.get(connection, job.uuid).leases == times
     with living.write() as connection:
-        jobs.hold(connection, job, progress=30)
+        leases.hold(connection, job, progress=30)
         assert jobs.get(connection, job.uuid).leases == 1

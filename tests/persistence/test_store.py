@@ -13,7 +13,7 @@ from taskflow.types.failure import Failure
 
 from hullwright.objects.builds import Job
 from hullwright.objects.errors import BuildCancelled, LeaseLost, StoreUnavailable
-from hullwright.persistence import conductors, events, jobs
+from hullwright.persistence import conductors, events, jobs, leases
 from hullwright.persistence.database import Database, DatabaseUnavailable
 from hullwright.persistence.session import FlowSession
 from hullwright.persistence.store import FlowStore
@@ -41,7 +41,7 @@ def job(db: Database) -> Job:
     with db.write() as connection:
         conductors.enlist(connection, id="c1", hostname="here", pid=1, version="0", lease_seconds=60)
         jobs.post(connection, kind="build_instance", instance_uuid="i1", inputs={})
-        return jobs.lease(connection, "c1", 1)[0]
+        return leases.take(connection, "c1", 1)[0]
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ def test_a_replaced_owner_can_write_nothing(session: FlowSession, job: Job, db: 
     with db.write() as connection:
         conductors.retire(connection, "c1")
         conductors.enlist(connection, id="c2", hostname="here", pid=2, version="0", lease_seconds=60)
-        assert [taken.fence for taken in jobs.lease(connection, "c2", 1, orphans=True)] == [2]
+        assert [taken.fence for taken in leases.take(connection, "c2", 1, orphans=True)] == [2]
     _set(session, atom, states.RUNNING)
     with pytest.raises(LeaseLost):
         session.flush()
@@ -176,7 +176,7 @@ def test_a_step_found_running_is_told_as_resumed(session: FlowSession, job: Job,
     with db.write() as connection:
         conductors.retire(connection, "c1")
         conductors.enlist(connection, id="c2", hostname="here", pid=2, version="0", lease_seconds=60)
-        (again,) = jobs.lease(connection, "c2", 1, orphans=True)
+        (again,) = leases.take(connection, "c2", 1, orphans=True)
     other = FlowSession(db, again, "build_instance", {})
     other.begin(frozenset({"spawn"}), 2)
     other.flush()

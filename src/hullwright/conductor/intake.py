@@ -21,8 +21,9 @@ from sqlalchemy.engine import Connection
 
 from hullwright.flows import leftovers
 from hullwright.objects.builds import Job
-from hullwright.persistence import conductors, jobs
+from hullwright.persistence import conductors, jobs, leases
 from hullwright.persistence.database import Database
+from hullwright.persistence.leases import Choice
 from hullwright.scheduler.select import Scheduler
 
 LOG = logging.getLogger(__name__)
@@ -90,11 +91,11 @@ class Intake:
         room_for_cleanings = 0 if rank_at_most is not None else urgent_places(self._options.max_concurrent_jobs) - cleanings
         if rank_at_most is None and room_for_cleanings < 1:
             rank_at_most = _NO_CLEANING
-        choice = jobs.Choice(rank_at_most, leases_below=self._suspect_leases - 1, passed_over=self._passed_over.now())
+        choice = Choice(rank_at_most, leases_below=self._suspect_leases - 1, passed_over=self._passed_over.now())
         if self._suspect is not None and self._suspect not in driven:
             self._suspect, self.look_for_orphans_at = None, 0.0  # the next one may be tried
         with self._db.read() as connection:
-            is_something_queued = jobs.leasable(connection, choice)
+            is_something_queued = leases.can_take(connection, choice)
             looks_for_orphans = time.monotonic() >= self.look_for_orphans_at
             if looks_for_orphans:
                 self._scheduler.turn = conductors.turn(connection, owner)
@@ -104,14 +105,14 @@ class Intake:
         with self._db.write() as connection:
             if looks_for_orphans:
                 conductors.shorten(connection, self._options.lease_seconds)
-                batch = jobs.lease_again(connection, owner, list(driven), room)
+                batch = leases.take_lost(connection, owner, list(driven), room)
                 suspects = dataclasses.replace(choice, leases_from=self._suspect_leases - 1, leases_below=None)
-                if room > len(batch) and not jobs.count_leased(connection, owner, leases_from=self._suspect_leases):
-                    found = jobs.lease(connection, owner, 1, orphans=True, choice=suspects)
-                    batch += found or jobs.lease(connection, owner, 1, choice=suspects)
-                batch += self._lease(connection, owner, room - len(batch), room_for_cleanings, choice, orphans=True)
+                if room > len(batch) and not leases.count_held(connection, owner, leases_from=self._suspect_leases):
+                    found = leases.take(connection, owner, 1, orphans=True, choice=suspects)
+                    batch += found or leases.take(connection, owner, 1, choice=suspects)
+                batch += self._take(connection, owner, room - len(batch), room_for_cleanings, choice, orphans=True)
             room_for_cleanings -= sum(job.kind in leftovers.KINDS for job in batch)
-            batch += self._lease(connection, owner, room - len(batch), room_for_cleanings, choice, orphans=False)
+            batch += self._take(connection, owner, room - len(batch), room_for_cleanings, choice, orphans=False)
         if looks_for_orphans:
             self.look_for_orphans_at = time.monotonic() + self._options.lease_seconds / 3
         for job in batch:
@@ -122,13 +123,13 @@ class Intake:
         return batch
 
     @staticmethod
-    def _lease(connection: Connection, owner: str, room: int, room_for_cleanings: int, choice: jobs.Choice, *, orphans: bool) -> list[Job]:
+    def _take(connection: Connection, owner: str, room: int, room_for_cleanings: int, choice: Choice, *, orphans: bool) -> list[Job]:
         """Others first, then cleanings, of which each may hang for long on its host: few at a time."""
         others = choice if choice.rank_at_most is not None else dataclasses.replace(choice, rank_at_most=_NO_CLEANING)
-        batch = jobs.lease(connection, owner, room, orphans=orphans, choice=others)
+        batch = leases.take(connection, owner, room, orphans=orphans, choice=others)
         if choice.rank_at_most is None:
             cleanings = dataclasses.replace(choice, rank_from=jobs.RANK_CLEANING)
-            batch += jobs.lease(connection, owner, min(room - len(batch), room_for_cleanings), orphans=orphans, choice=cleanings)
+            batch += leases.take(connection, owner, min(room - len(batch), room_for_cleanings), orphans=orphans, choice=cleanings)
         return batch
 
     def _room(self, driven: int) -> tuple[int, int | None]:

@@ -25,7 +25,7 @@ from hullwright.flows.context import RunContext, Shared
 from hullwright.objects.builds import Job
 from hullwright.objects.errors import HullwrightError, HypervisorTimeout, JobUnloadable, LeaseLost, RoomAwaited, StoreUnavailable
 from hullwright.objects.states import JobState
-from hullwright.persistence import atoms, conductors, events, jobs
+from hullwright.persistence import atoms, conductors, events, jobs, leases
 from hullwright.persistence.database import DatabaseUnavailable, read_clock
 from hullwright.persistence.session import FlowSession
 
@@ -116,7 +116,7 @@ class Runner:
             try:
                 with self._db.read() as connection:
                     fresh = jobs.get(connection, job.uuid)
-                    return fresh if jobs.is_held(connection, job) else None
+                    return fresh if leases.is_held(connection, job) else None
             except DatabaseUnavailable:
                 continue
         return None
@@ -237,14 +237,14 @@ class Runner:
                 self._end(session, JobState.REVERTED, error=cause)
         elif state in (flow_states.SUSPENDED, flow_states.SUSPENDING):
             with session.transaction() as connection:
-                jobs.give_back(connection, session.job)
+                leases.give_back(connection, session.job)
         else:
             self._end(session, JobState.STUCK, error=f"The flow stopped in state {state}: {failure}")
 
     def _end(self, session: FlowSession, state: JobState, error: str | None = None, step: str | None = None) -> None:
         job, progress = session.job, 100 if state == JobState.DONE else session.progress
         with session.transaction() as connection:
-            jobs.end(connection, job, state, error=error, progress=progress)
+            leases.end(connection, job, state, error=error, progress=progress)
             if state == JobState.STUCK:
                 parking.tell(connection, job, str(error), step)
         if state == JobState.STUCK:
@@ -257,7 +257,7 @@ class Runner:
             failures = events.count(connection, job.uuid, step="", to_state=flow_states.REVERTED)
             pause = min(self._conf.conductor.retry_interval * 2 ** min(failures, 16), _LONGEST_RETRY_SECONDS)
             atoms.destroy_flow(connection, job.uuid)
-            jobs.give_back(connection, job, not_before=read_clock(connection) + pause, error=cause)
+            leases.give_back(connection, job, not_before=read_clock(connection) + pause, error=cause)
         LOG.warning("Job %s (%s) is tried again in %.0f s: %s", job.uuid, job.kind, pause, cause)
 
     def _pass_on(self, job: Job, error: JobUnloadable) -> None:
@@ -267,7 +267,7 @@ class Runner:
             if not is_left and not job.cancel_requested:  # a delete that waits for it can take apart what is parked
                 is_left = conductors.has_other_version(connection, hullwright.__version__)
             if is_left:
-                jobs.pass_on(connection, job, error.text)
+                leases.pass_on(connection, job, error.text)
         if is_left:
             LOG.warning("Job %s (%s) is left to conductors of another version: %s", job.uuid, job.kind, error.text)
         else:
@@ -286,7 +286,7 @@ class Runner:
     def _park(self, job: Job, reason: str) -> None:
         LOG.error("Job %s (%s) is parked: %s", job.uuid, job.kind, reason)
         with self._db.write() as connection:
-            jobs.end(connection, job, JobState.STUCK, error=reason, progress=job.progress)
+            leases.end(connection, job, JobState.STUCK, error=reason, progress=job.progress)
             parking.tell(connection, job, reason)
 
     def _answer(self, drive: Drive) -> None:
@@ -302,7 +302,7 @@ class Runner:
             LOG.exception("Question %s (%s) failed", job.uuid, job.kind)
             error = f"{type(failed).__name__}: {failed}"
         with self._db.write() as connection:
-            jobs.end(connection, job, state, result=result, error=error)
+            leases.end(connection, job, state, result=result, error=error)
             jobs.forget_unwanted(connection, job)
 
 

@@ -27,7 +27,7 @@ from hullwright.drivers.registry import Drivers
 from hullwright.flows import catalog, leftovers
 from hullwright.flows.context import Shared
 from hullwright.objects.errors import BadRequest, LeaseLost
-from hullwright.persistence import jobs
+from hullwright.persistence import leases
 from hullwright.persistence.database import Database, DatabaseUnavailable
 from hullwright.persistence.images import SqlImageStore
 from hullwright.persistence.ports import SqlPortStore
@@ -120,7 +120,7 @@ class Conductor:
         blamed = [drive for drive in drives if not drive.is_absolved]
         if blamed:
             with self._db.write() as connection:
-                jobs.absolve(connection, [drive.job for drive in blamed])
+                leases.absolve(connection, [drive.job for drive in blamed])
             for drive in blamed:
                 drive.is_absolved = True
 
@@ -168,7 +168,7 @@ class Conductor:
         """A job that ends its thread by what nobody foresaw is ours still and taken up again: not for ever, as if it crashed conductors."""
         if not isinstance(error, DatabaseUnavailable):
             with contextlib.suppress(DatabaseUnavailable), self._db.write() as connection:
-                jobs.blame(connection, drive.job, f"{type(error).__name__}: {error}")
+                leases.blame(connection, drive.job, f"{type(error).__name__}: {error}")
 
     def _leave(self, drive: Drive) -> None:
         if self._driving.get(drive.job.uuid) is drive:  # else another thread of ours has it by now
@@ -191,7 +191,7 @@ class Conductor:
         LOG.error("Job %s: step %s has hung for %.0f s and is given up", drive.job.uuid, step or drive.job.kind, seconds)
         try:
             with self._db.write() as connection:
-                job = jobs.take_again(connection, drive.job)
+                job = leases.raise_fence(connection, drive.job)
         except DatabaseUnavailable as error:
             LOG.warning("Job %s cannot be taken from its thread now: %s", drive.job.uuid, error)
             return

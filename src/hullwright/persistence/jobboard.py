@@ -22,7 +22,7 @@ from taskflow.types import entity as entities
 from hullwright.objects.builds import Job
 from hullwright.objects.errors import LeaseLost
 from hullwright.objects.states import OPEN_JOB_STATES, JobState
-from hullwright.persistence import conductors, jobs
+from hullwright.persistence import conductors, jobs, leases
 from hullwright.persistence.database import Database
 from hullwright.persistence.models.jobs import conductors as conductors_table
 from hullwright.persistence.models.jobs import jobs as jobs_table
@@ -207,24 +207,23 @@ class SqlJobBoard(base.JobBoard):  # type: ignore[misc]
         """Raises: taskflow.exceptions.UnclaimableJob when somebody else has it or it has ended."""
         with self.db.write() as connection:
             self._enlist(connection, who)
-            taken = jobs.lease_one(connection, who, job.uuid)
+            taken = leases.take_one(connection, who, job.uuid)
         if taken is None:
             raise exceptions.UnclaimableJob(f"Job {job.uuid} is claimed by {self.find_owner(job)} or has ended")
         job._row = taken
 
     def consume(self, job: SqlJob, who: str) -> None:
         """The work is done. Raises: taskflow.exceptions.JobFailure when `who` does not hold it."""
-        self._leave(job, who, lambda connection, held: jobs.end(connection, held, JobState.DONE))
+        self._leave(job, who, lambda connection, held: leases.end(connection, held, JobState.DONE))
 
     def abandon(self, job: SqlJob, who: str) -> None:
         """Somebody else may go on. Raises: taskflow.exceptions.JobFailure when `who` does not hold it."""
-        self._leave(job, who, lambda connection, held: jobs.give_back(connection, held))
+        self._leave(job, who, lambda connection, held: leases.give_back(connection, held))
 
     def trash(self, job: SqlJob, who: str) -> None:
         """It cannot be done: parked as stuck, for operators. Raises: taskflow.exceptions.JobFailure when `who` does not hold it."""
-        self._leave(
-            job, who, lambda connection, held: jobs.end(connection, held, JobState.STUCK, error=f"trashed by {who}", progress=held.progress)
-        )
+        why = f"trashed by {who}"
+        self._leave(job, who, lambda connection, held: leases.end(connection, held, JobState.STUCK, error=why, progress=held.progress))
 
     def _leave(self, job: SqlJob, who: str, act: Any) -> None:
         with self.db.write() as connection:

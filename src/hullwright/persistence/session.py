@@ -3,7 +3,7 @@
 TaskFlow saves an atom four times per step; stock backends make each save a transaction that rewrites rows. Here the saves of a flow gather,
 and one transaction writes what changed (atom rows) together with what happened (step events), at barriers: before a step acts on the world,
 whenever a step writes to the database, and when the flow rests. So the record of a step is exactly as durable as its state. Each such
-transaction first proves that the job's lease is still ours (`jobs.hold`).
+transaction first proves that the job's lease is still ours (`leases.hold`).
 
 A session belongs to one lease. Once it is closed nothing can be saved through it any more: a thread that hung in a step and wakes up after
 the job was taken from it is stopped at its next word.
@@ -26,7 +26,7 @@ from hullwright.objects import fence
 from hullwright.objects.builds import Job
 from hullwright.objects.errors import BuildCancelled, LeaseLost, StoreUnavailable
 from hullwright.objects.states import StepState
-from hullwright.persistence import atoms, jobs
+from hullwright.persistence import atoms, leases
 from hullwright.persistence.database import Database, DatabaseUnavailable, now
 from hullwright.persistence.models.jobs import flows, step_events
 from hullwright.persistence.store import FlowStore, StoreConnection
@@ -119,7 +119,7 @@ class FlowSession(FlowStore):
             self.check_open()
             # It proves the lease itself, with the same statement that counts the events.
             with _mapped_outage(), fence.standing_behind(None), self.db.write() as connection:
-                if not jobs.hold(connection, self.job, seq=self._seq, progress=self.progress, heed_cancel=heed_cancel):
+                if not leases.hold(connection, self.job, seq=self._seq, progress=self.progress, heed_cancel=heed_cancel):
                     raise BuildCancelled(instance=self.job.instance_uuid)
                 self._write(connection)
                 yield connection
@@ -134,7 +134,7 @@ class FlowSession(FlowStore):
         Raises: LeaseLost.
         """
         self.check_open()
-        if not jobs.hold_still(connection, self.job):
+        if not leases.hold_still(connection, self.job):
             raise LeaseLost(f"job {self.job.uuid}: fence {self.job.fence} is not {self.job.owner}'s any more")
 
     def write_later(self, write: Callable[[Connection], None]) -> None:

@@ -17,7 +17,7 @@ from sqlalchemy.engine import Connection
 from hullwright.objects.builds import Job
 from hullwright.objects.instances import RequestSpec
 from hullwright.objects.states import JobState
-from hullwright.persistence import jobs as jobs_rows
+from hullwright.persistence import leases
 from hullwright.persistence.database import clock, read_clock
 from hullwright.persistence.models.instances import instances
 from hullwright.persistence.models.jobs import jobs
@@ -60,7 +60,7 @@ def begin(connection: Connection, job: Job, waits_for: str, end: float, seq: int
     changes = {"waits_for": waits_for, "waiting_since": job.waiting_since or at, "seq": seq}
     if job.waits_for is None and job.deadline_at is not None:
         changes["deadline_at"] = job.deadline_at + max(0.0, end - at)
-    jobs_rows.wait_for_room(connection, job, until=end, **changes)
+    leases.wait_for_room(connection, job, until=end, **changes)
 
 
 def leave(connection: Connection, job: Job, seconds: float) -> Job:
