@@ -1,9 +1,10 @@
 """The lean engines: they touch TaskFlow's private names, so these tests hold TaskFlow to them."""
 
 import inspect
+import re
 
 from taskflow import storage
-from taskflow.engines.action_engine import engine
+from taskflow.engines.action_engine import engine, executor
 
 from hullwright.conductor.engine import Graph, Graphs, LeanStorage
 from hullwright.flows import catalog
@@ -20,6 +21,9 @@ def test_the_private_names_that_we_override_are_still_taskflows() -> None:
     for name in ("self._compiled", "self._compilation", "self._runtime", "self._validated", "self._flow_detail", "_check_compilation"):
         assert name in source, name
     assert "self._lock = " in inspect.getsource(storage.Storage.__init__)
+    for serial in (executor.SerialTaskExecutor, executor.SerialRetryExecutor):
+        asked = set(re.findall(r"self\._executor\.(\w+)", inspect.getsource(serial)))
+        assert asked == {"submit", "restart", "shutdown"}, serial
 
 
 def test_a_graph_is_compiled_once_per_factory() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from typing import Any, ClassVar
 
 from taskflow import states as flow_states
@@ -158,6 +158,27 @@ class _CompiledOnce:
         return self._lean_storage  # type: ignore[no-any-return]
 
 
+class _Inline:
+    """Runs what is submitted at once, in the caller's thread; TaskFlow's own executor for that keeps figures that nobody reads."""
+
+    def submit(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(function(*args, **kwargs))
+        except BaseException as error:  # noqa: BLE001  whoever asks for the result is told
+            future.set_exception(error)
+        return future
+
+    def restart(self) -> None:
+        """Called when an engine begins."""
+
+    def shutdown(self) -> None:
+        """Called when an engine ends."""
+
+
+_INLINE = _Inline()
+
+
 class SerialEngine(_CompiledOnce, engine.SerialActionEngine):  # type: ignore[misc]
     """Runs a job's steps one after the other in the calling thread."""
 
@@ -167,6 +188,7 @@ class SerialEngine(_CompiledOnce, engine.SerialActionEngine):  # type: ignore[mi
         self._graph = graph
         self._lean_storage = None
         super().__init__(graph.flow, session.detail, session, {"gather_statistics": False, "defer_reverts": True})
+        self._task_executor._executor = self._retry_executor._executor = _INLINE
 
 
 class ParallelEngine(_CompiledOnce, engine.ParallelActionEngine):  # type: ignore[misc]
