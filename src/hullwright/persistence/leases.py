@@ -20,7 +20,8 @@ from hullwright.objects.errors import LeaseLost
 from hullwright.objects.states import OPEN_JOB_STATES, JobState
 from hullwright.persistence import conductors as conductors_rows
 from hullwright.persistence.database import clock, now
-from hullwright.persistence.jobs import BOARD, COLUMNS, from_row, get
+from hullwright.persistence.jobs import BOARD, COLUMNS, from_row
+from hullwright.persistence.jobs import get as get_job
 from hullwright.persistence.models.jobs import conductors, jobs
 
 _open_states = tuple(OPEN_JOB_STATES)
@@ -126,7 +127,7 @@ def take_one(connection: Connection, owner: str, uuid: str) -> Job | None:
     living = conductors_rows.living(connection)
     is_free = sa.or_(jobs.c.state == JobState.QUEUED, sa.and_(jobs.c.state == JobState.RUNNING, jobs.c.owner.not_in(living)))
     taken = connection.execute(sa.update(jobs).where(jobs.c.uuid == uuid, is_free).values(**_taken_by(owner)))
-    return get(connection, uuid) if taken.rowcount == 1 else None
+    return get_job(connection, uuid) if taken.rowcount == 1 else None
 
 
 def _taken_by(owner: str) -> dict[str, Any]:
@@ -212,7 +213,7 @@ def raise_fence(connection: Connection, job: Job) -> Job:
     """
     if connection.execute(sa.update(jobs).where(*_LEASED).values(fence=jobs.c.fence + 1), _leased(job)).rowcount != 1:
         raise _lost(job)
-    return get(connection, job.uuid)
+    return get_job(connection, job.uuid)
 
 
 # --- Letting go --------------------------------------------------------------------------------------------------------
