@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from hullwright.persistence import hosts
+from hullwright.objects.errors import HostZoneInUse
+from hullwright.persistence import aggregates, hosts
 
 from .conftest import Answer, Api, World, activate, create
 
@@ -81,7 +82,7 @@ def test_a_zone_moves_the_hosts_and_a_host_that_leaves_goes_home(api: Api, world
     api.put(f"/os-aggregates/{id}", {"aggregate": {"availability_zone": "north"}})
     assert zone_of(api) == "north"
     with api.db.write() as conn:
-        hosts.set_availability_zone(conn, "host1", "home")
+        aggregates.set_home_zone(conn, "host1", "home")
     assert zone_of(api) == "north"
     act(api, id, "remove_host", host="host1")
     assert zone_of(api) == "home"
@@ -123,6 +124,9 @@ def test_a_host_with_an_instance_that_asked_for_its_zone_stays_in_it(api: Api, w
     nova = made(api, "nova", "nova")
     act(api, nova, "add_host", host="host1")
     assert act(api, nova, "remove_host", host="host1").status == 200, "its home is the same zone"
+    with pytest.raises(HostZoneInUse, match="1 of its servers"), api.db.write() as conn:
+        aggregates.set_home_zone(conn, "host1", "west")
+    assert zone_of(api) == "nova"
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from hullwright.api.network.security_groups import default_group_id
 from hullwright.objects.flavors import Flavor
 from hullwright.objects.networks import NetworkRequest
 from hullwright.objects.volumes import Volume
-from hullwright.persistence import flavors, hosts, instances, key_pairs, ports, volumes
+from hullwright.persistence import aggregates, flavors, hosts, instances, key_pairs, ports, volumes
 from hullwright.persistence.database import now
 from hullwright.persistence.models.instances import instance_actions
 from hullwright.persistence.models.instances import instances as instance_table
@@ -483,7 +483,7 @@ def test_a_server_goes_where_the_bytes_of_its_volumes_are(sqlite_api: Api, small
     api, here, there, anywhere = sqlite_api, *(add_volume(sqlite_api, host=host) for host in ("host1", "host2", None))
     with api.db.write() as conn:
         hosts.register(conn, "host2", "fake:///host2", "fake")
-        hosts.set_availability_zone(conn, "host2", "west")
+        aggregates.set_home_zone(conn, "host2", "west")
 
     def ask(*ids: str, **fields: Any) -> Any:
         devices = [{"uuid": each, "source_type": "volume", "destination_type": "volume"} for each in ids]

@@ -14,7 +14,7 @@ from hullwright.conductor.client import Asker
 from hullwright.objects.instances import Fault
 from hullwright.objects.networks import NetworkRequest
 from hullwright.objects.volumes import BlockDeviceRequest, Volume
-from hullwright.persistence import faults, hosts, instances, jobs, leases, ports, volumes
+from hullwright.persistence import aggregates, faults, hosts, instances, jobs, leases, ports, volumes
 from hullwright.persistence.database import now
 from hullwright.persistence.models.instances import instance_actions
 from hullwright.persistence.models.instances import instances as instance_table
@@ -134,7 +134,7 @@ def test_the_zone_filter_goes_by_the_zone_that_is_shown(api: Api, world: World) 
     activate(api, unasked)
     assert (shown(unasked), listed("nova"), listed("west")) == ("nova", [unasked, asked], [])
     with api.db.write() as conn:
-        hosts.set_availability_zone(conn, "host1", "west")
+        aggregates.set_home_zone(conn, "host1", "west")
     assert (shown(unasked), listed("nova"), listed("west")) == ("west", [], [unasked, asked])
 
 

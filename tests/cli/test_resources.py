@@ -136,6 +136,8 @@ def test_a_host_is_set_apart_from_the_others_at_once(furnished: Installation) ->
     assert shown["Settings"] == {"cpu_allocation_ratio": 1.5, "reserved_host_cpus": 1}
     shown = furnished.json("host", "set", host["Name"], "--unset", "cpu_allocation_ratio", "--unset", "reserved_host_cpus")
     assert (shown["Resource VCPU"], shown["Settings"]) == (before, None)
+    assert furnished.json("host", "set", host["Name"], "--availability-zone", "west")["Zone"] == "west"
+    assert furnished.json("host", "set", host["Name"], "--availability-zone", "nova")["Zone"] == "nova"
     refused = furnished.run("host", "set", host["Name"], "--ram-allocation-ratio", "0")
     assert refused.returncode == 1
     assert "a ratio is more than 0" in refused.stderr

@@ -11,7 +11,7 @@ from hullwright.objects.errors import ImageInUse, JobUnloadable
 from hullwright.objects.guests import GuestSpec
 from hullwright.objects.hosts import HostRef
 from hullwright.objects.states import AttemptState, JobState, VmState
-from hullwright.persistence import allocations, events, faults, hosts, images, jobs, volumes
+from hullwright.persistence import aggregates, allocations, events, faults, hosts, images, jobs, volumes
 from support.house import House
 
 
@@ -307,8 +307,8 @@ def test_a_guest_and_its_record_are_in_the_zone_of_the_host_that_it_came_to(hous
     house.add_host("h1", vcpus=2000)
     house.add_host("h2")
     with house.db.write() as connection:
-        hosts.set_availability_zone(connection, "h1", "west")
-        hosts.set_availability_zone(connection, "h2", "east")
+        aggregates.set_home_zone(connection, "h1", "west")
+        aggregates.set_home_zone(connection, "h2", "east")
     for name in ("h1", "h2"):
         house.faults(name, {"operation": "spawn", "error": "HypervisorError"})
     with house.conductor():

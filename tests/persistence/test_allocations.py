@@ -251,10 +251,10 @@ def test_a_claim_may_insist_on_a_host_in_service_and_in_its_zone(db):
     assert "it is down" in refusal()
     with db.write() as conn:
         hosts.force_down(conn, "h1", False)
-        hosts.set_availability_zone(conn, "h1", "west")
+        aggregates.set_home_zone(conn, "h1", "west")
     assert "it is not in availability zone nova any more" in refusal()
     with db.write() as conn:
-        hosts.set_availability_zone(conn, "h1", "nova")
+        aggregates.set_home_zone(conn, "h1", "nova")
         assert allocations.claim(conn, instance_uuid="me", **asked) == host_id
         hosts.disable(conn, "h1")
         assert allocations.claim(conn, instance_uuid="me", **asked) == host_id, "what was claimed before stays claimed"

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from hullwright.objects.errors import Conflict, HostExists, HostNotFound
 from hullwright.objects.hosts import HostFacts, Inventory, is_up
-from hullwright.persistence import allocations, hosts
+from hullwright.persistence import aggregates, allocations, hosts
 from hullwright.persistence.models.hosts import hosts as hosts_table
 from hullwright.persistence.models.hosts import inventories as inventories_table
 
@@ -49,7 +49,7 @@ def test_an_unknown_host_is_said_to_be_unknown_by_everything(db):
         hosts.disable,
         hosts.remove,
         lambda conn, name: hosts.force_down(conn, name, True),
-        lambda conn, name: hosts.set_availability_zone(conn, name, "west"),
+        lambda conn, name: aggregates.set_home_zone(conn, name, "west"),
         lambda conn, name: hosts.record_facts(conn, name, FACTS),
     ]
     for attempt in attempts:
@@ -104,7 +104,7 @@ def test_an_operators_word_is_kept(db):
     with db.write() as conn:
         hosts.disable(conn, "h1", "bad disk")
         hosts.force_down(conn, "h1", True)
-        hosts.set_availability_zone(conn, "h1", "west")
+        aggregates.set_home_zone(conn, "h1", "west")
         host = hosts.get(conn, "h1")
     assert (host.enabled, host.disabled_reason, host.forced_down, host.availability_zone) == (False, "bad disk", True, "west")
     with db.write() as conn:

@@ -11,7 +11,7 @@ from hullwright.objects.errors import ComputeResourcesUnavailable, NoValidHost
 from hullwright.objects.flavors import Flavor
 from hullwright.objects.hosts import HostFacts, Inventory
 from hullwright.objects.instances import RequestSpec
-from hullwright.persistence import allocations, hosts
+from hullwright.persistence import aggregates, allocations, hosts
 from hullwright.persistence.database import Database
 from hullwright.scheduler.claim import claim_first
 from hullwright.scheduler.plugins import UnknownPlugin
@@ -237,7 +237,7 @@ def test_an_availability_zone_is_kept_to(sqlite_db, conf):
     add_host(sqlite_db, "a")
     add_host(sqlite_db, "b")
     with sqlite_db.write() as conn:
-        hosts.set_availability_zone(conn, "b", "west")
+        aggregates.set_home_zone(conn, "b", "west")
     scheduler = Scheduler(sqlite_db, conf)
     assert scheduler.select(spec(availability_zone="west"), {}).host == "b"
     assert "2 outside availability zone east" in refusal(scheduler, spec(availability_zone="east"), {}).text

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from hullwright.objects.errors import ComputeResourcesUnavailable, Conflict, HostNotFound
 from hullwright.objects.hosts import HostFacts, Inventory
-from hullwright.persistence import allocations, hosts
+from hullwright.persistence import aggregates, allocations, hosts
 from hullwright.persistence.database import Database
 from hullwright.persistence.models.hosts import hosts as hosts_table
 from hullwright.persistence.models.hosts import inventories
@@ -237,7 +237,7 @@ def test_whatever_happens_a_snapshot_that_followed_it_is_one_that_was_read_anew(
                         more = [dataclasses.replace(SIZES[1], total=luck.choice([8192, 16384]))]
                         hosts.record_facts(conn, name, dataclasses.replace(FACTS, hypervisor_version=version), more)
                     case 5:
-                        hosts.set_availability_zone(conn, name, luck.choice(["nova", "west"]))
+                        aggregates.set_home_zone(conn, name, luck.choice(["nova", "west"]))
                     case 6:
                         hosts.remove(conn, name)
                     case 7:

@@ -21,7 +21,7 @@ from hullwright.drivers import registry
 from hullwright.drivers.virt.contract import VirtDriver
 from hullwright.objects.errors import HypervisorUnavailable
 from hullwright.objects.hosts import HOST_RATIOS, HOST_RESERVES, HOST_SETTINGS, Host, HostRef, Inventory, is_up
-from hullwright.persistence import hosts, schema
+from hullwright.persistence import aggregates, hosts, schema
 from hullwright.persistence.database import Database
 
 DEFAULT_URI = "qemu:///system"
@@ -194,7 +194,7 @@ class Refresh(_Named, ShowOne):
 
 
 class Set(_Named, ShowOne):
-    """Have a host differ from [compute]: its allocation ratios, and what of it is not given to guests"""
+    """Have a host differ from [compute]: its allocation ratios, what of it is not given to guests; or move it to another zone"""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """Arguments."""
@@ -204,6 +204,7 @@ class Set(_Named, ShowOne):
         for name in HOST_RESERVES:
             unit = "MB" if name.endswith("_mb") else "COUNT"
             parser.add_argument(f"--{name.replace('_', '-').replace('-host-', '-')}", type=int, metavar=unit, dest=name)
+        parser.add_argument("--availability-zone", metavar="ZONE", help="of its own: an aggregate that is a zone goes before it")
         parser.add_argument("--unset", action="append", default=[], choices=HOST_SETTINGS, help="as [compute] says again; may be repeated")
         return parser
 
@@ -213,6 +214,8 @@ class Set(_Named, ShowOne):
         changes |= {name: value for name in HOST_SETTINGS if (value := getattr(parsed_args, name)) is not None}
         with self.open() as database:
             with database.write() as writing:
+                if parsed_args.availability_zone:
+                    aggregates.set_home_zone(writing, parsed_args.host, parsed_args.availability_zone)
                 hosts.change_settings(writing, parsed_args.host, changes)
             with contextlib.suppress(HypervisorUnavailable):  # then when it answers again
                 self.refresh(database, parsed_args.host)

@@ -35,6 +35,7 @@ _PROGRESS_EVERY_SECONDS = 0.5
 _HOST_REF_SECONDS = 5.0  # how long a host's address may be out of date
 _DEADLINE_GRACE_SECONDS = 2.0  # a step that is alive ends by itself at its next door
 _current_step: ContextVar[str] = ContextVar("current_step", default="")
+_is_undoing: ContextVar[bool] = ContextVar("is_undoing", default=False)
 
 
 class Shared:
@@ -81,10 +82,10 @@ class RunContext:
         self.go_on_as(session.job)
         self._is_proved_over = False
         self.chose_for: int | None = None  # the attempt for which this run of the job chose hosts; None: an earlier one did, if any
-        self.undoing = False  # set while a revert runs: an undo heeds neither a cancel nor the build's deadline
         self._lease_good = lease_good
         self.given_up = dict(given_up or {})  # those whose failure has not been told yet
         self._begun: dict[str, float] = {}  # step under way -> monotonic time of its beginning, or of its last progress
+        self._undone: set[str] = set()  # those of them that are being undone
         self._done: dict[str, int] = {}
         self._instance: tuple[Instance, str] | None = None  # with its guest's name
         self._told_at: dict[str, float] = {}
@@ -226,15 +227,21 @@ class RunContext:
             self._ends_at, self._is_proved_over = time.monotonic() + left, left <= 0.0
         return time.monotonic() > self._ends_at + grace_seconds
 
+    @property
+    def undoing(self) -> bool:
+        """Whether this thread is in a revert: an undo heeds neither a cancel nor the build's deadline."""
+        return _is_undoing.get()
+
     # --- Being watched -----------------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def doing(self, step: str, *, undoing: bool) -> Iterator[None]:
         """Mark that this thread is in a step; the conductor watches how long."""
-        self.undoing = undoing
         self._begun[step] = time.monotonic()
+        if undoing:
+            self._undone.add(step)
         self._done.pop(step, None)  # on another host it begins from nothing
-        token, is_lost = _current_step.set(step), False
+        tokens, is_lost = (_current_step.set(step), _is_undoing.set(undoing)), False
         try:
             with fence.standing_behind(self):
                 yield
@@ -245,19 +252,21 @@ class RunContext:
             # However it ended: a host may have done later what it was asked for while the lease held, and the step was through with that.
             if is_lost or not self._lease_good():
                 self.cut_off_on = self._acts_on.get(step, self.cut_off_on)
-            _current_step.reset(token)
+            _current_step.reset(tokens[0])
+            _is_undoing.reset(tokens[1])
             self._acts_on.pop(step, None)
             self._begun.pop(step, None)
+            self._undone.discard(step)
             self.session.ended_at[step] = now()
 
     def overdue(self, limit: Callable[[str], float]) -> tuple[str, float] | None:
         """A step that has shown no progress for longer than its limit, or is at it when the build's time is over; and for how long."""
         is_late = False
         with contextlib.suppress(DatabaseUnavailable):
-            is_late = not self.undoing and self._is_over(_DEADLINE_GRACE_SECONDS)
+            is_late = self._is_over(_DEADLINE_GRACE_SECONDS)
         for step, begun in list(self._begun.items()):
             seconds = time.monotonic() - begun
-            if seconds > limit(step) or (is_late and seconds > _DEADLINE_GRACE_SECONDS):
+            if seconds > limit(step) or (is_late and step not in self._undone and seconds > _DEADLINE_GRACE_SECONDS):
                 return step, seconds
         return None
 

@@ -166,6 +166,12 @@ class HostExists(Conflict):
     message = "Host {id} is registered already."
 
 
+class HostZoneInUse(Conflict):
+    """A host's instances were asked into the zone that it is in."""
+
+    message = "Host {host} cannot move to availability zone {zone}: {count} of its servers asked for the one that it is in"
+
+
 class AggregateNotFound(NotFound):
     """No such aggregate."""
 

@@ -21,6 +21,7 @@ from hullwright.objects.errors import (
     AggregateNameExists,
     AggregateNotFound,
     HostNotFound,
+    HostZoneInUse,
     InvalidAggregateAction,
 )
 from hullwright.objects.hosts import HOST_RATIOS
@@ -174,6 +175,19 @@ def remove_host(conn: Connection, id: int, name: str) -> None:
         _refuse_pinned_elsewhere(conn, row, name, zone, "remove_host_from_aggregate")
 
 
+def set_home_zone(conn: Connection, name: str, zone: str) -> None:
+    """Give a host another zone of its own. It moves there at once, or when it has left the aggregates that are zones.
+
+    Raises: HostNotFound; HostZoneInUse when instances were asked into the zone that it would leave.
+    """
+    host = _find_host(conn, name)
+    conn.execute(sa.update(hosts).where(hosts.c.id == host.id).values(home_zone=zone))
+    host_rows.settle_zones(conn, [host.id])
+    settled = conn.execute(sa.select(hosts.c.availability_zone).where(hosts.c.id == host.id)).scalar_one()
+    if settled != host.availability_zone and (count := _count_pinned_elsewhere(conn, name, settled)):
+        raise HostZoneInUse(host=name, zone=zone, count=count)
+
+
 # --- Parts ------------------------------------------------------------------------------------------------------------
 
 
@@ -228,8 +242,12 @@ def _refuse_second_zone(conn: Connection, row: Any, host_ids: Collection[int], z
 
 
 def _refuse_pinned_elsewhere(conn: Connection, row: Any, host: str, zone: str, action: str) -> None:
-    there = sa.select(instances.c.spec).where(instances.c.host == host, instances.c.deleted_at.is_(None))
-    pinned = sum(found.spec.get("availability_zone") not in (None, zone) for found in conn.execute(there))
-    if pinned:
+    if pinned := _count_pinned_elsewhere(conn, host, zone):
         reason = f"Host {host} would change to availability zone {zone}, and {pinned} of its instances asked for another"
         raise InvalidAggregateAction(action=action, id=row.id, reason=reason)
+
+
+def _count_pinned_elsewhere(conn: Connection, host: str, zone: str) -> int:
+    """How many instances of a host were asked into another zone than that."""
+    there = sa.select(instances.c.spec).where(instances.c.host == host, instances.c.deleted_at.is_(None))
+    return sum(found.spec.get("availability_zone") not in (None, zone) for found in conn.execute(there))

@@ -151,16 +151,6 @@ def force_down(conn: Connection, name: str, forced_down: bool) -> None:
     _change(conn, name, forced_down=forced_down)
 
 
-def set_availability_zone(conn: Connection, name: str, availability_zone: str) -> None:
-    """Move a host to another zone: at once, or when it has left the aggregates that are zones.
-
-    Raises: HostNotFound.
-    """
-    host_id = get(conn, name).id
-    _change(conn, name, home_zone=availability_zone)
-    settle_zones(conn, [host_id])
-
-
 def settle_zones(conn: Connection, host_ids: Collection[int]) -> None:
     """Put hosts into the zone that an aggregate gives them, else into their own."""
     members = sa.select(aggregate_hosts.c.host_id, aggregates.c.metadata).join(aggregates).where(aggregate_hosts.c.host_id.in_(host_ids))
