@@ -281,7 +281,7 @@ class Runner:
         told = [f"{it.step or 'the flow'} {it.to_state} at {_moment(it.at)} (conductor {it.owner}, fence {it.fence})" for it in last]
         where = "; its last step events: " + ", ".join(told) if told else "; it never began a step"
         by_what = f"; the last error on record: {job.error}" if job.error else ""
-        return f"It was leased {job.leases} times without getting further, and its conductors died: it seems to crash them{by_what}{where}"
+        return f"It was leased {job.leases} times without getting further, and its conductors died or failed at it{by_what}{where}"
 
     def _park(self, job: Job, reason: str) -> None:
         LOG.error("Job %s (%s) is parked: %s", job.uuid, job.kind, reason)
