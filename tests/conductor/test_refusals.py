@@ -175,22 +175,6 @@ def test_a_late_cleaning_says_whether_files_that_hosts_share_are_wanted_elsewher
         assert not clean(uuid), "it is deleted"
 
 
-def test_a_late_cleaning_waits_until_it_is_known_whether_the_instance_stays(house: House) -> None:
-    house.faults("h1", {"operation": "spawn", "hang": True})
-    with house.conductor():
-        (uuid,) = house.create()
-        house.wait(lambda: house.get(uuid).task_state == "spawning")
-        with house.db.write() as connection:
-            jobs.post(connection, kind="clean_host", instance_uuid=None, inputs={"instance_uuid": uuid, "host": "h1"})
-        house.wait(lambda: any("is being built or deleted on host h1" in (job.error or "") for job in _jobs(house, "clean_host")))
-        assert _jobs(house, "clean_host", JobState.DONE) == []
-        house.faults("h1")
-        house.rest()
-        assert len(_jobs(house, "clean_host", JobState.DONE)) == 1
-    assert house.get(uuid).vm_state == VmState.ACTIVE
-    invariants.check(house)
-
-
 # --- Undos that cannot be done ------------------------------------------------------------------------------------------
 
 

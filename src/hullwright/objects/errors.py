@@ -214,12 +214,6 @@ class InstanceInvalidState(Conflict):
     message = "Cannot '{action}' instance {id} while it is in {attribute} {state}"
 
 
-class InstanceAtWork(Conflict):
-    """The instance is being built or deleted on the host."""
-
-    message = "Instance {id} is being built or deleted on host {host}: what is left there is cleaned when that has ended"
-
-
 class ImageProtected(Forbidden):
     """The image is protected against deletion."""
 

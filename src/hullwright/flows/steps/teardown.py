@@ -7,7 +7,7 @@ from typing import Any
 from hullwright.flows.context import RunContext
 from hullwright.flows.leftovers import clean_now_or_later, release_volumes
 from hullwright.flows.step import Step
-from hullwright.objects.errors import HostNotFound, InstanceAtWork, InstanceNotFound, UnexpectedDeletingTaskStateError
+from hullwright.objects.errors import HostNotFound, InstanceNotFound, UnexpectedDeletingTaskStateError
 from hullwright.objects.states import PowerState, TaskState, VmState
 from hullwright.persistence import actions, allocations, instances, jobs
 from hullwright.persistence.database import now
@@ -117,8 +117,6 @@ class CleanHost(Step):
         """Clean, unless the instance lives there again meanwhile; what it has on another host is not touched.
 
         A job that names a volume instead is about that volume's bytes only.
-
-        Raises: InstanceAtWork when it is not known yet whether the instance will live there.
         """
         host = str(run.job.inputs["host"])
         try:
@@ -136,11 +134,8 @@ class CleanHost(Step):
                 instance = None
             # Between two hosts it is on none, and what hosts share may be its next one's.
             is_being_built = jobs.has_open(connection, uuid, "build_instance")
-            is_being_deleted = jobs.has_open(connection, uuid, "delete_instance")
         lives_on = instance.host if instance is not None else None
         if lives_on == host:
-            if is_being_built or is_being_deleted:  # it may be about to leave, and past the step that would find what is to be cleaned
-                raise InstanceAtWork(id=uuid, host=host)
             return
         lives_elsewhere = lives_on is not None or is_being_built
         run.virt(host).destroy(uuid, lives_elsewhere=lives_elsewhere)
