@@ -135,6 +135,10 @@ def test_the_zone_filter_goes_by_the_zone_that_is_shown(api: Api, world: World) 
     with api.db.write() as conn:
         aggregates.set_home_zone(conn, "host1", "west")
     assert (shown(unasked), listed("nova"), listed("west")) == ("west", [asked], [unasked])
+    with api.db.write() as conn:
+        aggregates.set_home_zone(conn, "host1", "nova")
+    activate(api, asked)
+    assert (shown(asked), shown(unasked), listed("nova"), listed("west")) == ("nova", "nova", [unasked, asked], [])
 
 
 def test_progress_is_that_of_the_build(sqlite_api: Api, small_world: World) -> None:

@@ -2,6 +2,7 @@
 done at all: builds go on, deletes end, and whoever waits is told.
 """
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,12 @@ import pytest
 
 from hullwright.drivers.fake_host import FakeHost
 from hullwright.drivers.virt.fake.driver import FakeDriver
+from hullwright.flows.context import RunContext
+from hullwright.flows.steps.teardown import LeaveHost
 from hullwright.objects.hosts import HostRef
 from hullwright.objects.states import AttemptState, JobState, VmState
 from hullwright.objects.volumes import Volume
-from hullwright.persistence import allocations, attempts, faults, hosts, jobs, volumes
+from hullwright.persistence import allocations, attempts, events, faults, hosts, jobs, volumes
 from hullwright.persistence.database import now
 from support import invariants
 from support.house import ASKER, House
@@ -173,6 +176,44 @@ def test_a_late_cleaning_says_whether_files_that_hosts_share_are_wanted_elsewher
         house.delete(between)
         house.rest()
         assert not clean(uuid), "it is deleted"
+
+
+def test_a_late_cleaning_waits_until_it_is_known_whether_the_instance_stays(house: House) -> None:
+    house.faults("h1", {"operation": "spawn", "hang": True})
+    with house.conductor():
+        (uuid,) = house.create()
+        house.wait(lambda: house.get(uuid).task_state == "spawning")
+        with house.db.write() as connection:
+            job = jobs.post(connection, kind="clean_host", instance_uuid=None, inputs={"instance_uuid": uuid, "host": "h1"})
+        house.wait(lambda: any("still being built" in (job.error or "") for job in _jobs(house, "clean_host", JobState.QUEUED)))
+        with house.db.read() as connection:
+            assert events.list_since(connection, job) == [], "a wait is no failure"
+        house.faults("h1")
+        house.rest()
+    assert [job.error for job in _jobs(house, "clean_host", JobState.DONE)] == [None]
+    assert house.get(uuid).vm_state == VmState.ACTIVE
+    invariants.check(house)
+
+
+def test_a_late_cleaning_is_not_over_before_the_delete_that_posted_it(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    leave, is_let_go = LeaveHost.execute, threading.Event()
+
+    def leave_slowly(step: LeaveHost, run: RunContext) -> None:
+        is_let_go.wait(20)
+        leave(step, run=run)
+
+    with house.conductor():
+        (uuid,) = house.create()
+        house.wait(lambda: house.get(uuid).vm_state == VmState.ACTIVE)
+        house.faults("h1", {"operation": "destroy", **BUSY})
+        monkeypatch.setattr(LeaveHost, "execute", leave_slowly)
+        house.delete(uuid)
+        house.wait(lambda: any("being built or deleted" in (job.error or "") for job in _jobs(house, "clean_host")))
+        house.faults("h1")
+        is_let_go.set()
+        house.rest()
+    assert house.get(uuid).vm_state == VmState.DELETED
+    invariants.check(house, twins_on=["h1"])
 
 
 # --- Undos that cannot be done ------------------------------------------------------------------------------------------

@@ -73,7 +73,7 @@ def lose_answer_to_lease() -> None:
     """Have this process lose its connection right after the commit of its first lease: it has jobs that it knows nothing of."""
     inner, init, leased = leases.take, Database.__init__, threading.Event()
 
-    def lease(*args: Any, **kwargs: Any) -> Any:
+    def take(*args: Any, **kwargs: Any) -> Any:
         taken = inner(*args, **kwargs)
         if taken and not hasattr(jobs, "was_cut"):
             leased.set()
@@ -90,5 +90,5 @@ def lose_answer_to_lease() -> None:
         init(database, *args, **kwargs)
         sa.event.listen(database.engine, "after_cursor_execute", after)
 
-    leases.take = lease
+    leases.take = take
     Database.__init__ = made  # type: ignore[method-assign]

@@ -20,7 +20,7 @@ import hullwright
 from hullwright.conductor import parking, queries
 from hullwright.conductor.engine import Graphs, ParallelEngine, SerialEngine
 from hullwright.conductor.intake import PassedOver
-from hullwright.flows import catalog
+from hullwright.flows import catalog, leftovers
 from hullwright.flows.context import RunContext, Shared
 from hullwright.objects.builds import Job
 from hullwright.objects.errors import HullwrightError, HypervisorTimeout, JobUnloadable, LeaseLost, RoomAwaited, StoreUnavailable
@@ -159,6 +159,8 @@ class Runner:
         if job.kind in queries.QUERIES:
             self._answer(drive)
             return
+        if job.kind in leftovers.KINDS and self._put_off(job):
+            return
         try:
             engine = self._load(drive)
         except (StoreUnavailable, LeaseLost, DatabaseUnavailable):
@@ -177,6 +179,16 @@ class Runner:
         session = drive.run.session
         failure = self._drive(session, engine)
         self._settle(session, engine, failure)
+
+    def _put_off(self, job: Job) -> bool:
+        """Give a cleaning back that is too early; nothing has failed, so nothing is told in its history."""
+        with self._db.read() as connection:
+            if not leftovers.is_too_early(connection, job):
+                return False
+        with self._db.write() as connection:
+            not_before = read_clock(connection) + self._conf.conductor.retry_interval
+            leases.give_back(connection, job, not_before=not_before, error="Its instance is still being built or deleted there")
+        return True
 
     def _load(self, drive: Drive) -> Any:
         job = drive.job

@@ -35,7 +35,6 @@ _PROGRESS_EVERY_SECONDS = 0.5
 _HOST_REF_SECONDS = 5.0  # how long a host's address may be out of date
 _DEADLINE_GRACE_SECONDS = 2.0  # a step that is alive ends by itself at its next door
 _current_step: ContextVar[str] = ContextVar("current_step", default="")
-_is_undoing: ContextVar[bool] = ContextVar("is_undoing", default=False)
 
 
 class Shared:
@@ -229,8 +228,8 @@ class RunContext:
 
     @property
     def undoing(self) -> bool:
-        """Whether this thread is in a revert: an undo heeds neither a cancel nor the build's deadline."""
-        return _is_undoing.get()
+        """Whether this thread's step is being undone: an undo heeds neither a cancel nor the build's deadline."""
+        return _current_step.get() in self._undone
 
     # --- Being watched -----------------------------------------------------------------------------------------------------
 
@@ -241,7 +240,7 @@ class RunContext:
         if undoing:
             self._undone.add(step)
         self._done.pop(step, None)  # on another host it begins from nothing
-        tokens, is_lost = (_current_step.set(step), _is_undoing.set(undoing)), False
+        token, is_lost = _current_step.set(step), False
         try:
             with fence.standing_behind(self):
                 yield
@@ -252,8 +251,7 @@ class RunContext:
             # However it ended: a host may have done later what it was asked for while the lease held, and the step was through with that.
             if is_lost or not self._lease_good():
                 self.cut_off_on = self._acts_on.get(step, self.cut_off_on)
-            _current_step.reset(tokens[0])
-            _is_undoing.reset(tokens[1])
+            _current_step.reset(token)
             self._acts_on.pop(step, None)
             self._begun.pop(step, None)
             self._undone.discard(step)

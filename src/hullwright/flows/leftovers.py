@@ -12,9 +12,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from sqlalchemy.engine import Connection
+
 from hullwright.flows.context import RunContext
-from hullwright.objects.errors import HostNotFound, HullwrightError, HypervisorUnavailable, Reschedulable, VolumeError
-from hullwright.persistence import jobs
+from hullwright.objects.builds import Job
+from hullwright.objects.errors import HostNotFound, HullwrightError, HypervisorUnavailable, InstanceNotFound, Reschedulable, VolumeError
+from hullwright.persistence import instances, jobs
 from hullwright.persistence.database import read_clock
 
 LOG = logging.getLogger(__name__)
@@ -22,6 +25,20 @@ KINDS = ("clean_host", "release_instance")  # of jobs that do it later
 FIRST_TRY_SECONDS = 15.0
 PAUSES_SECONDS = (0.5, 2.0)  # before a host that refused is asked again; often it was only busy
 _OF_A_HOST = (Reschedulable, VolumeError)  # what another try, or that host's operator, may mend; anything else is a defect of ours
+
+
+def is_too_early(connection: Connection, job: Job) -> bool:
+    """Whether a cleaning must wait: the instance is still being built or deleted on that host. It may be about to leave, and past the step
+    that would find what there is to clean; once it has left, or stays, the cleaning knows what to do.
+    """
+    uuid = job.inputs.get("instance_uuid")
+    if job.kind != "clean_host" or uuid is None:
+        return False
+    try:
+        lives_on = instances.get_row(connection, uuid, deleted=True)["host"]
+    except InstanceNotFound:
+        return False
+    return lives_on == job.inputs["host"] and any(jobs.has_open(connection, uuid, kind) for kind in ("build_instance", "delete_instance"))
 
 
 def _post(run: RunContext, kind: str, **inputs: Any) -> None:

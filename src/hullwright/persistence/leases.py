@@ -102,7 +102,8 @@ def count_held(connection: Connection, owner: str, *, leases_from: int) -> int:
 
 
 def take_lost(connection: Connection, owner: str, driven: Collection[str], limit: int, *, board: str = BOARD) -> list[Job]:
-    """Take up jobs that are the conductor's own by the record, and that it does not drive: the answer to a lease's commit was lost.
+    """Take up jobs that are the conductor's own by the record, and that it does not drive: the answer to a lease's commit was lost, or
+    the job ended its thread (then `blame` has counted it).
 
     `driven`: uuids of those that it does drive.
     """
