@@ -138,6 +138,9 @@ def test_a_host_is_set_apart_from_the_others_at_once(furnished: Installation) ->
     assert (shown["Resource VCPU"], shown["Settings"]) == (before, None)
     assert furnished.json("host", "set", host["Name"], "--availability-zone", "west")["Zone"] == "west"
     assert furnished.json("host", "set", host["Name"], "--availability-zone", "nova")["Zone"] == "nova"
+    refused = furnished.run("host", "set", host["Name"], "--availability-zone", "west:h1")
+    assert (refused.returncode, furnished.json("host", "show", host["Name"])["Zone"]) == (2, "nova")
+    assert "has no colon" in refused.stderr
     refused = furnished.run("host", "set", host["Name"], "--ram-allocation-ratio", "0")
     assert refused.returncode == 1
     assert "a ratio is more than 0" in refused.stderr

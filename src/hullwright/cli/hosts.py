@@ -109,6 +109,12 @@ def _amounts(inventory: Inventory) -> dict[str, Any]:
     }
 
 
+def _zone(text: str) -> str:
+    if not text or ":" in text:
+        raise argparse.ArgumentTypeError("a zone's name is not empty and has no colon, which begins a host: ZONE:HOST")
+    return text
+
+
 class _Named(HostCommand):
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """Arguments."""
@@ -126,7 +132,7 @@ class Add(HostCommand, ShowOne):
         parser.add_argument("name", nargs="?", default=socket.gethostname(), help="default: this machine's name")
         parser.add_argument("--uri", default=DEFAULT_URI, help=f"libvirt connection URI as conductors use it; default {DEFAULT_URI}")
         parser.add_argument("--driver", help="default: fake for fake: URIs, else libvirt")
-        parser.add_argument("--availability-zone", metavar="ZONE")
+        parser.add_argument("--availability-zone", metavar="ZONE", type=_zone)
         parser.add_argument("--unseen", action="store_true", help="register it even when it does not answer now")
         return parser
 
@@ -204,7 +210,9 @@ class Set(_Named, ShowOne):
         for name in HOST_RESERVES:
             unit = "MB" if name.endswith("_mb") else "COUNT"
             parser.add_argument(f"--{name.replace('_', '-').replace('-host-', '-')}", type=int, metavar=unit, dest=name)
-        parser.add_argument("--availability-zone", metavar="ZONE", help="of its own: an aggregate that is a zone goes before it")
+        parser.add_argument(
+            "--availability-zone", metavar="ZONE", type=_zone, help="of its own: an aggregate that is a zone goes before it"
+        )
         parser.add_argument("--unset", action="append", default=[], choices=HOST_SETTINGS, help="as [compute] says again; may be repeated")
         return parser
 
