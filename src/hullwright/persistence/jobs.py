@@ -23,7 +23,6 @@ BOARD = "hullwright"  # the board of our own conductors
 # Lower goes first. A person waits for a query's answer, and a delete frees room that builds may need.
 RANK_QUERY, RANK_DELETE, RANK_DEFAULT, RANK_CLEANING = 0, 5, 10, 15
 
-_open_states = tuple(OPEN_JOB_STATES)
 COLUMNS = [jobs.c[name] for name in Job.__dataclass_fields__]
 
 
@@ -130,7 +129,7 @@ def cancel_open(connection: Connection, instance_uuid: str, *, spare_kinds: Sequ
     )
     # What waits for a while, or for room, has nothing to wait for any more.
     asked = {"cancel_requested": True, "not_before": 0.0}
-    begun = connection.execute(sa.update(jobs).where(ours, jobs.c.state.in_(_open_states)).values(**asked))
+    begun = connection.execute(sa.update(jobs).where(ours, jobs.c.state.in_(OPEN_JOB_STATES)).values(**asked))
     return never_begun.rowcount + begun.rowcount
 
 
@@ -147,5 +146,5 @@ def forget_unwanted(connection: Connection, job: Job) -> None:
 
 def has_open(connection: Connection, instance_uuid: str, kind: str) -> bool:
     """Whether such a job is still to be done for the instance."""
-    query = sa.select(sa.literal(1)).where(jobs.c.instance_uuid == instance_uuid, jobs.c.kind == kind, jobs.c.state.in_(_open_states))
+    query = sa.select(sa.literal(1)).where(jobs.c.instance_uuid == instance_uuid, jobs.c.kind == kind, jobs.c.state.in_(OPEN_JOB_STATES))
     return connection.execute(query.limit(1)).first() is not None

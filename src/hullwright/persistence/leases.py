@@ -24,10 +24,9 @@ from hullwright.persistence.jobs import BOARD, COLUMNS, from_row
 from hullwright.persistence.jobs import get as get_job
 from hullwright.persistence.models.jobs import conductors, jobs
 
-_open_states = tuple(OPEN_JOB_STATES)
 _earlier = jobs.alias("earlier")
 _is_first_of_its_instance = ~sa.exists().where(
-    _earlier.c.instance_uuid == jobs.c.instance_uuid, _earlier.c.id < jobs.c.id, _earlier.c.state.in_(_open_states)
+    _earlier.c.instance_uuid == jobs.c.instance_uuid, _earlier.c.id < jobs.c.id, _earlier.c.state.in_(OPEN_JOB_STATES)
 )
 
 
@@ -198,7 +197,7 @@ def absolve(connection: Connection, held: Iterable[Job]) -> None:
     """Take back the count of leases that were lost by a conductor which lives: these jobs have not crashed it."""
     one_less = {"leases": sa.case((jobs.c.leases > 0, jobs.c.leases - 1), else_=0)}
     for job in held:
-        here = sa.and_(jobs.c.id == job.id, jobs.c.fence >= job.fence, jobs.c.state.in_(_open_states))
+        here = sa.and_(jobs.c.id == job.id, jobs.c.fence >= job.fence, jobs.c.state.in_(OPEN_JOB_STATES))
         connection.execute(sa.update(jobs).where(here).values(**one_less))
 
 

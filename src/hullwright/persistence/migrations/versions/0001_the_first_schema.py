@@ -1,4 +1,4 @@
-"""The first schema, of all tables at once: written from the models, and as long as they are many."""
+"""The first schema. It has more than 400 lines because it is every table at once, as the tool wrote them from the models."""
 
 from __future__ import annotations
 
