@@ -1,4 +1,4 @@
-"""The first schema. It has more than 400 lines because it is every table at once, as the tool wrote them from the models."""
+"""The first schema: more than 400 lines, because the tool wrote every table at once from the models."""
 
 from __future__ import annotations
 
