@@ -18,7 +18,7 @@ from hullwright.objects.states import TaskState, VmState
 from hullwright.persistence import atoms, faults, instances, job_repairs, jobs
 from hullwright.persistence.database import now
 
-_BUILDING = (TaskState.SCHEDULING, TaskState.NETWORKING, TaskState.BLOCK_DEVICE_MAPPING, TaskState.SPAWNING, None)
+_BUILDING = (TaskState.SCHEDULING, TaskState.NETWORKING, TaskState.SPAWNING, None)
 _HINT = (
     "The server can be deleted at any time. An operator finds the cause in the job and its host's logs, and has the build taken apart by "
     "`hullwright doctor --fix --kind job_stuck`, or gone on with by `hullwright job release` (docs/runbook.md)."

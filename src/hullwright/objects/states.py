@@ -25,7 +25,6 @@ class TaskState(StrEnum):
 
     SCHEDULING = "scheduling"
     NETWORKING = "networking"
-    BLOCK_DEVICE_MAPPING = "block_device_mapping"
     SPAWNING = "spawning"
     DELETING = "deleting"
     POWERING_OFF = "powering-off"

@@ -16,7 +16,7 @@ from hullwright.objects.states import TaskState, VmState
 from hullwright.persistence import actions, attempts, faults, instances
 from hullwright.persistence.database import now
 
-_BUILDING = (TaskState.SCHEDULING, TaskState.NETWORKING, TaskState.BLOCK_DEVICE_MAPPING, TaskState.SPAWNING, None)
+_BUILDING = (TaskState.SCHEDULING, TaskState.NETWORKING, TaskState.SPAWNING, None)
 
 
 class Guard(Step):

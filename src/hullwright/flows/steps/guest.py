@@ -43,7 +43,7 @@ class Spawn(Step):
             instances.transition(
                 connection,
                 run.instance_uuid,
-                expected_task_state=(TaskState.NETWORKING, TaskState.BLOCK_DEVICE_MAPPING, TaskState.SPAWNING),
+                expected_task_state=(TaskState.NETWORKING, TaskState.SPAWNING),
                 task_state=TaskState.SPAWNING,
             )
             named = {pair["attachment"]["id"]: f"/dev/{disk.device}" for pair, disk in zip(connections, disks, strict=True)}

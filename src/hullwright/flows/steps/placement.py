@@ -170,7 +170,7 @@ class Claim(Step):
                 instances.transition(
                     connection,
                     run.instance_uuid,
-                    expected_task_state=(TaskState.SCHEDULING, TaskState.NETWORKING, TaskState.BLOCK_DEVICE_MAPPING, TaskState.SPAWNING),
+                    expected_task_state=(TaskState.SCHEDULING, TaskState.NETWORKING, TaskState.SPAWNING),
                     task_state=TaskState.SCHEDULING,
                     host=None,
                     node=None,
