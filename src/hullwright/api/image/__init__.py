@@ -1,6 +1,6 @@
 """The part of the Image API (v2) that clients need, answered from the embedded image service: records and their bytes.
 
-Not for: installations whose images live in Glance; those point their clients there.
+Not for: images that live in Glance; no driver asks it yet.
 """
 
 from __future__ import annotations

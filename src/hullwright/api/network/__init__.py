@@ -1,6 +1,6 @@
 """The part of the Network API (v2.0) that clients need, answered from the embedded network service.
 
-Not for: installations whose networks live in Neutron; those point their clients there.
+Not for: networks that live in Neutron; no driver asks it yet.
 """
 
 from __future__ import annotations

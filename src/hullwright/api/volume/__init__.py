@@ -1,6 +1,6 @@
 """The part of the Block Storage API (v3) that clients need, answered from the embedded volume service.
 
-Not for: installations whose volumes live in Cinder; those point their clients there.
+Not for: volumes that live in Cinder; no driver asks it yet.
 Errors have the form of compute's, which is Cinder's too, so none is registered. A project id may follow /v3 in every path.
 """
 
