@@ -35,6 +35,7 @@ def test_the_drawings_of_the_flows_are_up_to_date(tmp_path: Path) -> None:
     assert made.read_text() == (ROOT / "docs" / "flows.md").read_text()
 
 
-def test_the_sample_names_no_machine() -> None:
+def test_the_sample_names_no_machine_and_describes_every_choice() -> None:
     text = (ROOT / "etc" / "hullwright.conf.sample").read_text()
     assert str(ROOT) not in text
+    assert "No description provided" not in text

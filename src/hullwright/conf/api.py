@@ -19,9 +19,11 @@ OPTS = [
     cfg.StrOpt(
         "auth_strategy",
         default="noauth",
-        choices=["noauth", "keystone"],
-        help="noauth: everybody who can connect is an administrator of one project; good for one machine. "
-        "keystone: tokens are checked by keystonemiddleware, see [keystone_authtoken].",
+        choices=[
+            ("noauth", "everybody who can connect is an administrator of one project; good for one machine"),
+            ("keystone", "tokens are checked by keystonemiddleware, see [keystone_authtoken]"),
+        ],
+        help="Who is asked whether a request may be made.",
     ),
     cfg.BoolOpt(
         "allow_noauth_remote",

@@ -18,9 +18,11 @@ OPTS = [
     cfg.StrOpt(
         "engine",
         default="serial",
-        choices=["serial", "parallel"],
-        help="serial: the steps of one build run one after the other, for the least CPU. parallel: network, volumes and image of a "
-        "build are prepared side by side, for the shortest build where each of them waits.",
+        choices=[
+            ("serial", "one after the other, for the least CPU"),
+            ("parallel", "network, volumes and image are prepared side by side, for the shortest build where each of them waits"),
+        ],
+        help="How the steps of one build run.",
     ),
     cfg.FloatOpt(
         "lease_seconds",

@@ -18,9 +18,11 @@ OPTS = [
     cfg.StrOpt(
         "sqlite_synchronous",
         default="NORMAL",
-        choices=["NORMAL", "FULL"],
-        help="SQLite's synchronous pragma in WAL mode. NORMAL loses nothing when a process is killed; a power cut may lose "
-        "the last commits. FULL syncs at each commit and costs about one millisecond each.",
+        choices=[
+            ("NORMAL", "loses nothing when a process is killed; a power cut may lose the last commits"),
+            ("FULL", "syncs at each commit, which costs about one millisecond each"),
+        ],
+        help="SQLite's synchronous pragma in WAL mode.",
     ),
     cfg.FloatOpt(
         "busy_timeout_seconds",

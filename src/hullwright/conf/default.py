@@ -15,7 +15,12 @@ OPTS = [
     cfg.StrOpt(
         "log_level",
         default="INFO",
-        choices=["DEBUG", "INFO", "WARNING", "ERROR"],
+        choices=[
+            ("DEBUG", "all there is to tell"),
+            ("INFO", "what is done, too"),
+            ("WARNING", "what an operator should know of, too"),
+            ("ERROR", "only what failed for good"),
+        ],
         help="Least severe messages that are logged.",
     ),
     cfg.StrOpt(

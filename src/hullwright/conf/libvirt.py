@@ -26,8 +26,11 @@ OPTS = [
     cfg.StrOpt(
         "images_type",
         default="qcow2",
-        choices=["qcow2", "raw"],
-        help="qcow2: a root disk is an overlay on the base image, made in an instant. raw: it is a full copy, made by the host.",
+        choices=[
+            ("qcow2", "an overlay on the base image, made in an instant"),
+            ("raw", "a full copy, made by the host"),
+        ],
+        help="What a root disk is.",
     ),
     cfg.FloatOpt(
         "image_stale_seconds",
@@ -38,16 +41,28 @@ OPTS = [
     cfg.StrOpt(
         "virt_type",
         default="auto",
-        choices=["auto", "kvm", "qemu"],
-        help="auto: kvm where the host offers it and its CPU has the extension for it (hosts may offer KVM where guests hang), "
-        "else qemu, which emulates the CPU.",
+        choices=[
+            (
+                "auto",
+                "kvm where the host offers it and its CPU has the extension for it (hosts may offer KVM where guests hang), else qemu",
+            ),
+            ("kvm", "the host's CPU runs the guest"),
+            ("qemu", "the CPU is emulated"),
+        ],
+        help="How guests are run.",
     ),
     cfg.StrOpt(
         "cpu_mode",
         default="auto",
-        choices=["auto", "none", "host-model", "host-passthrough", "maximum", "custom"],
-        help="The CPU that guests see. auto: host-model with kvm, maximum with qemu (none where libvirt does not know it). "
-        "none: QEMU's default. custom: cpu_model.",
+        choices=[
+            ("auto", "host-model with kvm, maximum with qemu (none where libvirt does not know it)"),
+            ("none", "QEMU's default"),
+            ("host-model", "the model that libvirt knows as nearest to the host's CPU"),
+            ("host-passthrough", "the host's CPU as it is"),
+            ("maximum", "all that the hypervisor can do on the host"),
+            ("custom", "cpu_model"),
+        ],
+        help="The CPU that guests see.",
     ),
     cfg.StrOpt("cpu_model", help="Name of the CPU model when cpu_mode is custom."),
     cfg.StrOpt(
@@ -63,8 +78,15 @@ OPTS = [
     cfg.StrOpt(
         "disk_cache",
         default="none",
-        choices=["default", "none", "writeback", "writethrough", "directsync", "unsafe"],
-        help="Cache mode of instance disks. none bypasses the host's page cache and needs a file system with direct I/O.",
+        choices=[
+            ("default", "the hypervisor's own choice"),
+            ("none", "the host's page cache is bypassed; needs a file system with direct I/O"),
+            ("writeback", "the host's page cache is used; the guest's flushes reach the disk"),
+            ("writethrough", "as writeback, with each write flushed"),
+            ("directsync", "as none, with each write flushed"),
+            ("unsafe", "as writeback, and the guest's flushes are ignored: for guests that may be lost"),
+        ],
+        help="Cache mode of instance disks.",
     ),
     cfg.BoolOpt("vnc_enabled", default=True, help="Give guests a VNC display."),
     cfg.HostAddressOpt("vnc_listen", default="127.0.0.1", help="Address on the host that VNC displays listen on."),

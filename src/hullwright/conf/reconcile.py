@@ -50,9 +50,9 @@ OPTS = [
     cfg.StrOpt(
         "running_deleted_instance_action",
         default="reap",
-        choices=["reap", "log", "noop"],
-        help="What the periodic comparison does with the guest of a deleted instance that is still on a host. reap: destroys it. "
-        "log: reports it. noop: does not even look for it. Guests that were not made by us are never touched.",
+        choices=[("reap", "destroys it"), ("log", "reports it"), ("noop", "does not even look for it")],
+        help="What the periodic comparison does with the guest of a deleted instance that is still on a host. Guests that were not made "
+        "by us are never touched.",
     ),
     cfg.FloatOpt(
         "sync_power_state_interval",

@@ -25,6 +25,9 @@ OPTS = [
         "of the local driver can only be used on the host where it was first used.",
     ),
     cfg.StrOpt(
-        "format", default="qcow2", choices=["qcow2", "raw"], help="Format of blank volumes; one made from an image has the image's format."
+        "format",
+        default="qcow2",
+        choices=[("qcow2", "grows as it is written to"), ("raw", "the bytes as the guest sees them")],
+        help="Format of blank volumes; one made from an image has the image's format.",
     ),
 ]
