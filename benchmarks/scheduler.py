@@ -6,7 +6,7 @@
 the latter ask for something of each filter, where that leaves them more than a few hosts. Beside it a plain loop that asks the same of each
 host in turn, in the same process. `refresh`: the view while claims go on. `herding`: many requests
 at once through several schedulers, each a process of its own as conductors are. `claim`: on a host that holds many instances already.
-Not for: builds; see `conductor.py`. One file because each part needs hosts that are furnished alike.
+Not for: builds; see `conductor.py`. Over 400 lines in one file because each part needs hosts that are furnished alike.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""POST /servers: what is accepted in which version, what is refused before anything is written, and what is written."""
+"""POST /servers: what is accepted in which version, what is refused before anything is written, and what is written.
+
+Over 400 lines: one request has all these fields, and whoever changes its schema finds what is said of it in one place.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Builds that wait for room: their order, what starts them, what ends their wait, and what a crash does to it."""
+"""Builds that wait for room: their order, what starts them, what ends their wait, and what a crash does to it.
+
+Over 400 lines: the queue's rules hold together or not at all, and each test plays them through from a full host.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What is done in each scenario, and how it must end, whatever befell a process on the way.
 
 A scenario is furnished once; each case runs on a copy of what was made. The work is posted before a conductor starts, so that the
-boundaries come in the same order in every run.
+boundaries come in the same order in every run. Over 400 lines: a list of scenarios, each of which can be read alone.
 """
 
 from __future__ import annotations

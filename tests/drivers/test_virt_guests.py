@@ -1,4 +1,7 @@
-"""Guests on a real host: made once, whatever died in between; powered; gone without a trace."""
+"""Guests on a real host: made once, whatever died in between; powered; gone without a trace.
+
+Over 400 lines: a guest's whole life on a real host, with the hosts that one module's fixtures start once.
+"""
 
 import ipaddress
 import os

@@ -1,6 +1,6 @@
 """Drift of every kind, made on purpose: by SQL behind everybody's back, and on fake hosts. Each maker answers the subject of its finding.
 
-A long file of short functions: the list of all that can go wrong is read as one, and each kind has at least one maker in it.
+Over 400 lines of short functions: the list of all that can go wrong is read as one, and each kind has at least one maker in it.
 Not for: finding or mending it.
 """
 

@@ -1,6 +1,7 @@
 """Each filter and weigher that looks at aggregates, groups, hints, counts or extra specs agrees with a plain reading, one host at a time.
 
 The plain reading below is written from the documentation of the rules, not from the filters.
+Over 400 lines: one reading and one draw of hosts and requests for all of them, since a request meets all filters at once.
 """
 
 import ipaddress
