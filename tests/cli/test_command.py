@@ -87,6 +87,15 @@ def test_a_configuration_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     assert "none.conf" in done.stderr
 
 
+@pytest.mark.parametrize("url", ["mysql+pymysql://root:hunter2@host/name", "mariadb://root:hunter2@host/name", "root:hunter2@host/name"])
+def test_a_database_that_is_neither_sqlite_nor_postgresql_is_one_line_and_exit_1(tmp_path: Path, url: str) -> None:
+    (tmp_path / "c.conf").write_text(f"[database]\nconnection = {url}\n")
+    done = hullwright("--config-file", str(tmp_path / "c.conf"), "db", "check")
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, "", 1)
+    assert done.stderr.startswith("hullwright: [database] connection is a URL of ")
+    assert "hunter2" not in done.stderr
+
+
 @pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_every_command_loads_and_describes_itself(name: str) -> None:
     module, _, class_name = COMMANDS[name].partition(":")

@@ -16,10 +16,10 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import event
-from sqlalchemy.engine import Connection, make_url
+from sqlalchemy.engine import URL, Connection, make_url
 
 from hullwright.objects import fence
-from hullwright.objects.errors import Unavailable
+from hullwright.objects.errors import HullwrightError, Unavailable
 
 _IDLE_TRANSACTION_SECONDS = 10  # our transactions wait for nothing but the database
 # SQLSTATEs of a server that cannot serve now: failed over to and read-only; gone; out of room or connections; shutting down or starting.
@@ -36,6 +36,13 @@ class DatabaseUnavailable(Unavailable):
     hint = "Check that it runs and that its disk is not full; the same request may work later."
 
 
+class UnknownDatabase(HullwrightError):
+    """The URL is none of a database that Hullwright works on."""
+
+    message = "[database] connection is a URL of {backend}, and Hullwright works on SQLite and PostgreSQL only."
+    hint = "Give it one that begins with sqlite:/// or postgresql+psycopg://, or none for SQLite under state_path."
+
+
 class Database:
     """An engine and its transactions. One per process; safe to use from many threads."""
 
@@ -43,11 +50,13 @@ class Database:
         """Connect lazily to `url`; for SQLite the file's directory is made.
 
         `synchronous`: SQLite's pragma; NORMAL survives a killed process, FULL also a power cut.
+
+        Raises: UnknownDatabase.
         """
-        parsed = make_url(url)
+        parsed = _parse(url)
         self.url = url
         self.is_sqlite = parsed.get_backend_name() == "sqlite"
-        self.is_postgresql = parsed.get_backend_name() == "postgresql"
+        self.is_postgresql = not self.is_sqlite
         self.connect_args: dict[str, Any] = {"check_same_thread": False, "cached_statements": 512} if self.is_sqlite else {}
         if self.is_postgresql:
             self.connect_args = {name: value for name, value in _POSTGRESQL.items() if name not in parsed.query}
@@ -82,8 +91,7 @@ class Database:
 
             event.listen(self.engine, "connect", on_connect)
         else:
-            if self.is_postgresql:
-                event.listen(self.engine, "connect", _limit_idle_transactions)
+            event.listen(self.engine, "connect", _limit_idle_transactions)
             event.listen(self.engine, "checkin", _note_use)
             event.listen(self.engine, "checkout", self._ask_if_idle)
 
@@ -115,8 +123,6 @@ class Database:
         Raises: DatabaseUnavailable.
         """
         begin = "BEGIN" if self.is_sqlite else "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
-        if not (self.is_sqlite or self.is_postgresql):
-            begin = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"
         with self._translated(), self.engine.connect() as connection:
             connection.exec_driver_sql(begin)
             try:
@@ -167,6 +173,16 @@ class Database:
         self.engine.dispose()
 
 
+def _parse(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+    except sa.exc.ArgumentError:  # the text may hold a password: it is not told
+        raise UnknownDatabase(backend="nothing known") from None
+    if parsed.get_backend_name() not in _CLOCKS:
+        raise UnknownDatabase(backend=parsed.get_backend_name())
+    return parsed
+
+
 def _limit_idle_transactions(dbapi: Any, _record: Any) -> None:
     """A process that stalls inside a transaction holds locks that all others wait for: the server ends the transaction then."""
     dbapi.execute(f"SET idle_in_transaction_session_timeout = {_IDLE_TRANSACTION_SECONDS * 1000}")
@@ -208,8 +224,7 @@ def now() -> float:
 
 def clock(connection: Connection) -> sa.ColumnElement[float]:
     """Seconds since the epoch, by the database: the one clock that conductors on several machines share."""
-    told = _CLOCKS.get(connection.dialect.name)
-    return told if told is not None else sa.literal(now(), sa.Double)
+    return _CLOCKS[connection.dialect.name]
 
 
 def read_clock(connection: Connection) -> float:

@@ -1,4 +1,5 @@
-"""INSERTs that meet a row that is there already: leave it alone, or replace some of its columns. Each database has its own words for it.
+"""INSERTs that meet a row that is there already: leave it alone, or replace some of its columns. Both databases say it alike, and
+SQLAlchemy has a construct for each.
 
 It is how concurrent writers meet on a unique index without an error that would end their transaction. Statements are built once.
 """
@@ -10,30 +11,22 @@ from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import mysql, postgresql, sqlite
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
+
+_INSERTS: dict[str, Any] = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}
 
 
 @cache
 def _if_absent(dialect: str, table: sa.Table) -> Any:
-    statement: Any
-    match dialect:
-        case "postgresql":
-            statement = postgresql.insert(table).on_conflict_do_nothing()
-        case "mysql" | "mariadb":
-            statement = mysql.insert(table).prefix_with("IGNORE")
-        case _:
-            statement = sqlite.insert(table).on_conflict_do_nothing()
+    statement = _INSERTS[dialect](table).on_conflict_do_nothing()
     # Without the option SQLAlchemy does not ask the driver for an INSERT's count.
     return statement.execution_options(preserve_rowcount=True)
 
 
 @cache
 def _replacing(dialect: str, table: sa.Table, keys: tuple[str, ...], columns: tuple[str, ...]) -> Any:
-    if dialect in ("mysql", "mariadb"):
-        replaced = mysql.insert(table)
-        return replaced.on_duplicate_key_update({name: replaced.inserted[name] for name in columns})
-    statement: Any = postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
+    statement = _INSERTS[dialect](table)
     return statement.on_conflict_do_update(index_elements=keys, set_={name: statement.excluded[name] for name in columns})
 
 

@@ -99,7 +99,7 @@ def lock(conn: Connection, uuid: str, instance_uuid: str) -> GroupPlacement | No
     None when nothing is to be kept: the policy is a wish, or the group is gone.
     """
     row = conn.execute(_lock, {"wanted": uuid}).first()
-    return None if row is None else _placement(row, _read_whereabouts(conn, uuid, lock=True), instance_uuid)
+    return None if row is None else _placement(row, _read_whereabouts(conn, uuid), instance_uuid)
 
 
 def placement(conn: Connection, uuid: str, instance_uuid: str, in_flight: Mapping[str, int]) -> GroupPlacement | None:
@@ -111,11 +111,8 @@ def placement(conn: Connection, uuid: str, instance_uuid: str, in_flight: Mappin
     return None if row is None else _placement(row, {**in_flight, **_read_whereabouts(conn, uuid)}, instance_uuid)
 
 
-def _read_whereabouts(conn: Connection, uuid: str, *, lock: bool = False) -> dict[str, int]:
-    query = _whereabouts
-    if lock and conn.dialect.name in ("mysql", "mariadb"):
-        query = query.with_for_update(read=True)  # a plain SELECT there sees the moment of the transaction's first one
-    return {row.instance_uuid: row.host_id for row in conn.execute(query, {"wanted": uuid})}
+def _read_whereabouts(conn: Connection, uuid: str) -> dict[str, int]:
+    return {row.instance_uuid: row.host_id for row in conn.execute(_whereabouts, {"wanted": uuid})}
 
 
 def _placement(row: Any, whereabouts: Mapping[str, int], instance_uuid: str) -> GroupPlacement:

@@ -6,7 +6,6 @@ at least that of its last horizon. Whatever was not to be seen when a horizon wa
 * PostgreSQL: the number is the writer's transaction id, the horizon the oldest transaction still running. Commits may come in any order; a
   transaction that stays open has rows read again until it ends, never missed.
 * SQLite: one writer at a time, so that one more than the largest number counts commits in their order.
-* Others: all numbers are 0, and everything is read each time.
 
 Not for: what a reader does with the rows; see `scheduler/snapshot.py`.
 """
@@ -37,12 +36,6 @@ class Horizon(FunctionElement[int]):
 
     inherit_cache = True
     type = sa.BigInteger()
-
-
-@compiles(NextChange)
-@compiles(Horizon)
-def _nothing(_element: Any, _compiler: Any, **_more: Any) -> str:
-    return "0"
 
 
 @compiles(NextChange, "sqlite")
