@@ -6,12 +6,12 @@ Not for: finding things by name; see `find`. Errors are told in one line, in the
 from __future__ import annotations
 
 import json
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from typing import IO, Any
 
 import requests
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_chain, wait_fixed
 
 from hullwright.objects.errors import HullwrightError, NotFound, Unavailable
 
@@ -91,15 +91,13 @@ class Client:
 
         Sent again, with the same key, when no answer came or the service is not well: it may have been done already.
         """
-        headers = {"Idempotency-Key": str(uuid.uuid4())}
-        for pause_seconds in RETRY_PAUSES_SECONDS:
-            try:
-                return self.request("POST", path, json=body, headers=headers).json()
-            except (ApiUnreachable, ApiError) as error:
-                if isinstance(error, ApiError) and error.fields.get("status") not in _PASSING:
-                    raise
-            time.sleep(pause_seconds)
-        return self.request("POST", path, json=body, headers=headers).json()
+        tries = Retrying(
+            retry=retry_if_exception(_is_passing),
+            wait=wait_chain(*map(wait_fixed, RETRY_PAUSES_SECONDS)),
+            stop=stop_after_attempt(1 + len(RETRY_PAUSES_SECONDS)),
+            reraise=True,
+        )
+        return tries(self.request, "POST", path, json=body, headers={"Idempotency-Key": str(uuid.uuid4())}).json()
 
     def delete(self, path: str) -> None:
         """DELETE."""
@@ -154,6 +152,10 @@ class Client:
                         data.append(value)
             except requests.RequestException as error:
                 raise ApiUnreachable(url=self.url, reason=_cause(error)) from error
+
+
+def _is_passing(error: BaseException) -> bool:
+    return isinstance(error, ApiUnreachable) or (isinstance(error, ApiError) and error.fields.get("status") in _PASSING)
 
 
 def _cause(error: BaseException) -> str:

@@ -12,9 +12,10 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from taskflow import states as flow_states
+from tenacity import Retrying, retry_if_exception_type, wait_fixed
 
 import hullwright
 from hullwright.conductor import parking, queries
@@ -30,6 +31,7 @@ from hullwright.persistence.database import DatabaseUnavailable, read_clock
 from hullwright.persistence.session import FlowSession
 
 LOG = logging.getLogger(__name__)
+T = TypeVar("T")
 _OUTAGE_PAUSE_SECONDS = 0.5
 _LONGEST_RETRY_SECONDS = 60.0
 
@@ -111,15 +113,32 @@ class Runner:
 
     def _await_database(self, job: Job) -> Job | None:
         """Wait until the database answers; None when the job is somebody else's by then, or we are stopping."""
-        while not self._draining():
-            time.sleep(_OUTAGE_PAUSE_SECONDS)
-            try:
-                with self._db.read() as connection:
-                    fresh = jobs.get(connection, job.uuid)
-                    return fresh if leases.is_held(connection, job) else None
-            except DatabaseUnavailable:
-                continue
-        return None
+
+        def look() -> Job | None:
+            with self._db.read() as connection:
+                fresh = jobs.get(connection, job.uuid)
+                return fresh if leases.is_held(connection, job) else None
+
+        if self._draining():
+            return None
+        time.sleep(_OUTAGE_PAUSE_SECONDS)  # a database that reads and does not write must not keep us busy
+        try:
+            return self._outlast(look)
+        except DatabaseUnavailable:
+            return None
+
+    def _outlast(self, act: Callable[[], T]) -> T:
+        """Do it, again and again while the database is away.
+
+        Raises: DatabaseUnavailable when it still is and we are stopping.
+        """
+        tries = Retrying(
+            retry=retry_if_exception_type(DatabaseUnavailable),
+            wait=wait_fixed(_OUTAGE_PAUSE_SECONDS),
+            stop=lambda _told: self._draining(),
+            reraise=True,
+        )
+        return tries(act)
 
     def _clean_after(self, drive: Drive) -> None:
         """A call that had been given up, or outlived the lease, came back after all: what it did there meanwhile is cleaned up, unless the
@@ -132,22 +151,13 @@ class Runner:
             return
         LOG.warning("Job %s: a call to host %s has ended after the job was taken; the host is cleaned of it", drive.job.uuid, host)
         inputs = {"instance_uuid": drive.job.instance_uuid, "host": host}
-        while True:
-            try:
-                with self._db.write() as connection:
-                    jobs.post(
-                        connection,
-                        kind="clean_host",
-                        instance_uuid=None,
-                        inputs=inputs,
-                        request_id=drive.job.request_id,
-                        rank=jobs.RANK_CLEANING,
-                    )
-                return
-            except DatabaseUnavailable:
-                if self._draining():
-                    raise
-                time.sleep(_OUTAGE_PAUSE_SECONDS)
+        asked = {"kind": "clean_host", "instance_uuid": None, "request_id": drive.job.request_id, "rank": jobs.RANK_CLEANING}
+
+        def post() -> None:
+            with self._db.write() as connection:
+                jobs.post(connection, inputs=inputs, **asked)
+
+        self._outlast(post)
 
     # --- One run -----------------------------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy.engine import Connection
+from tenacity import Retrying, retry_if_exception_type, retry_if_not_exception_type, stop_after_attempt, wait_chain, wait_fixed
 
 from hullwright.flows.context import RunContext
 from hullwright.objects.builds import Job
@@ -56,18 +57,20 @@ def _post(run: RunContext, kind: str, **inputs: Any) -> None:
 
 def _persistent(act: Callable[[], None], what: str) -> HullwrightError | None:
     """Do it; a host that refuses is asked again, one that is silent is not. Answers the last error, None when it is done."""
-    for pause in (*PAUSES_SECONDS, None):
-        try:
-            act()
-            return None
-        except HypervisorUnavailable as error:
-            return error
-        except _OF_A_HOST as error:
-            if pause is None:
-                return error
-            LOG.warning("%s: %s; it is tried again in %.1f s", what, error, pause)
-            time.sleep(pause)
-    raise AssertionError("the last try answers")
+    tries = Retrying(
+        retry=retry_if_exception_type(_OF_A_HOST) & retry_if_not_exception_type(HypervisorUnavailable),
+        wait=wait_chain(*map(wait_fixed, PAUSES_SECONDS)),
+        stop=stop_after_attempt(1 + len(PAUSES_SECONDS)),
+        before_sleep=lambda told: LOG.warning(
+            "%s: %s; it is tried again in %.1f s", what, told.outcome and told.outcome.exception(), told.upcoming_sleep
+        ),
+        reraise=True,
+    )
+    try:
+        tries(act)
+    except (HypervisorUnavailable, *_OF_A_HOST) as error:
+        return error
+    return None
 
 
 def release_volumes(run: RunContext, *, undo: bool = False) -> None:

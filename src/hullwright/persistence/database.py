@@ -17,6 +17,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import URL, Connection, make_url
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
 from hullwright.objects import fence
 from hullwright.objects.errors import HullwrightError, Unavailable
@@ -206,15 +207,12 @@ def _unavailable(error: BaseException) -> DatabaseUnavailable:
 
 def _enter_wal(cursor: Any, timeout_seconds: float) -> None:
     """Have the file in WAL mode. SQLite asks no busy handler for this change, so two that open a new file at once would fail."""
-    deadline = time.monotonic() + timeout_seconds
-    while True:
-        try:
-            cursor.execute("PRAGMA journal_mode=WAL")
-            return
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error) or time.monotonic() > deadline:
-                raise
-            time.sleep(0.005)
+    tries = Retrying(retry=retry_if_exception(_is_locked), wait=wait_fixed(0.005), stop=stop_after_delay(timeout_seconds), reraise=True)
+    tries(cursor.execute, "PRAGMA journal_mode=WAL")
+
+
+def _is_locked(error: BaseException) -> bool:
+    return isinstance(error, sqlite3.OperationalError) and "locked" in str(error)
 
 
 def now() -> float:
