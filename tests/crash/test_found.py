@@ -35,4 +35,4 @@ def test_each_attempt_tells_its_own_failure_when_another_step_failed_before(hous
     assert [(host, step) for host, step, _ in told] == [("h1", "fetch_image"), ("h2", "spawn"), ("h3", "fetch_image")]
     assert all(words in str(reason) for words, (_, _, reason) in zip(("pool here", "QEMU here", "pool there"), told, strict=True))
     assert fault is not None
-    assert "no pool there" in fault.message
+    assert "no pool there" in fault.details

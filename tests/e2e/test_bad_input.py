@@ -53,8 +53,9 @@ def test_an_image_that_rots_in_the_store_is_not_given_to_a_guest(cloud: Cloud, p
         file.write(bytes([byte[0] ^ 1]))
     server_id = cloud.create("rotten", image=image, flavor=parts["flavor"], networks=[{"uuid": parts["network"]}])
     server = cloud.await_status(server_id, "ERROR")
-    assert "its sha256 is" in server["fault"]["message"]
-    assert image in server["fault"]["message"]
+    assert "ImageCorrupt" in server["fault"]["message"]
+    assert "its sha256 is" in server["fault"]["details"]
+    assert image in server["fault"]["details"]
     assert [attempt["step"] for attempt in cloud.build(server_id)["attempts"] if attempt["host"]] == ["fetch_image"] * 2
     assert cloud.files_about(image) == [stored], "no host keeps what is not whole"
 

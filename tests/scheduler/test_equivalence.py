@@ -168,7 +168,7 @@ def plain_reason(row, have, spec, tried, known):
     if not spec.force_host and row.name in spec.ignore_hosts:
         return "destination", "ignored as asked"
     if row.name in tried:
-        return "retry", f"already tried: {tried[row.name]}"
+        return "retry", "already tried"
     if not spec.force_host and (reason := service_reason(row, spec)):
         return reason
     asked = {"VCPU": spec.flavor.vcpus, "MEMORY_MB": spec.flavor.memory_mb, "DISK_GB": spec.flavor.root_gb}

@@ -14,6 +14,7 @@ from hullwright.objects.instances import RequestSpec
 from hullwright.persistence import aggregates, allocations, hosts
 from hullwright.persistence.database import Database
 from hullwright.scheduler.claim import claim_first
+from hullwright.scheduler.filters import Filter
 from hullwright.scheduler.plugins import UnknownPlugin
 from hullwright.scheduler.select import Scheduler
 
@@ -73,7 +74,7 @@ def test_the_refusal_counts_each_reason_and_names_no_host(sqlite_db, conf):
     tried = {"gamma": "libvirt: cannot start domain on host gamma."}
     error = refusal(Scheduler(sqlite_db, conf), spec(memory_mb=4096), tried)
     assert error.text == (
-        "No valid host was found. 0 of 3 hosts fit: 2 lack 4096 MB memory, 1 already tried: libvirt: cannot start domain on the host. "
+        "No valid host was found. 0 of 3 hosts fit: 2 lack 4096 MB memory, 1 already tried. "
         "The largest of these hosts has 2048 MB memory: ask for less, or have a larger one added. "
         "Each of these hosts was tried: the attempts tell what failed there."
     )
@@ -81,6 +82,7 @@ def test_the_refusal_counts_each_reason_and_names_no_host(sqlite_db, conf):
         ("capacity", 2, ("alpha", "beta")),
         ("retry", 1, ("gamma",)),
     ]
+    assert error.report.rejections[1].details == ("gamma: libvirt: cannot start domain on host gamma.",), "for administrators"
 
 
 def test_disabled_down_and_silent_hosts_get_nothing(sqlite_db, conf):
@@ -200,7 +202,8 @@ def test_a_forced_host_skips_the_filters_but_for_room_and_is_not_tried_twice(sql
     error = refusal(scheduler, spec(force_host="full"), {})
     assert "1 lack 512 MB memory" in error.text
     error = refusal(scheduler, spec(force_host="off"), {"off": "spawn failed"})
-    assert "1 already tried: spawn failed" in error.text
+    assert "1 already tried" in error.text
+    assert ("off: spawn failed",) in [each.details for each in error.report.rejections]
     error = refusal(scheduler, spec(force_host="nowhere"), {})
     assert "3 not the host asked for (no host of that name is registered)" in error.text
 
@@ -294,8 +297,14 @@ def test_a_claim_walks_down_the_alternates_and_stays_where_it_was_found(db, conf
 def test_a_report_stays_small_and_survives_json(sqlite_db, conf):
     for number in range(40):
         add_host(sqlite_db, f"h{number:02}")
-    tried = {f"h{number:02}": f"reason {number}" for number in range(30)}
-    selection = Scheduler(sqlite_db, conf).select(spec(), tried)
+    scheduler = Scheduler(sqlite_db, conf)
+
+    def each_for_its_own_reason(hosts, request):
+        for number in range(30):
+            yield ~hosts.named([f"h{number:02}"]), f"reason {number}"
+
+    scheduler._filters.append(Filter("various", each_for_its_own_reason))
+    selection = scheduler.select(spec(), {})
     report = selection.report
     assert len(report.rejections) == 12
     assert sum(rejection.count for rejection in report.rejections) == 30

@@ -13,7 +13,7 @@ import falcon
 import orjson
 
 from hullwright.api import unsupported
-from hullwright.api.context import ApiContext, ErrorBody
+from hullwright.api.context import ApiContext, Caller, ErrorBody
 from hullwright.objects.errors import HullwrightError
 
 LOG = logging.getLogger(__name__)
@@ -38,6 +38,8 @@ _FAULTS = {
 
 class HttpError(HullwrightError):
     """A refusal that is the API's own: a status and a text."""
+
+    is_for_users = True
 
     def __init__(self, status: int, text: str) -> None:
         """`status`: HTTP; it shadows the class's code."""
@@ -85,11 +87,12 @@ class ErrorHandlers:
         app.add_error_handler(HullwrightError, self.ours)
 
     def ours(self, req: falcon.Request, resp: falcon.Response, error: HullwrightError, params: Mapping[str, Any]) -> None:
-        """An error of our tree: its class knows the status, its text is for people."""
+        """An error of our tree: its class knows the status, and whether its text is for administrators only."""
         status = status_of(error)
         if status >= 500 and status != 501:  # 501: the client asked for something that is not there
             LOG.error("%s %s: %s: %s", req.method, req.path, type(error).__name__, error.text)
-        self._answer(req, resp, status, error.text, error)
+        asks: Caller | None = getattr(req.context, "caller", None)  # unknown yet when the error came before it
+        self._answer(req, resp, status, error.text if asks is not None and asks.is_admin else error.text_for_users, error)
 
     def http(self, req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError, params: Mapping[str, Any]) -> None:
         """What Falcon itself refuses: no such route, no such method, a header or body it cannot read."""

@@ -40,6 +40,12 @@ def addresses(server: dict[str, Any]) -> list[str]:
     return [entry["addr"] for entries in server["addresses"].values() for entry in entries]
 
 
+def _fault(server: dict[str, Any]) -> str | None:
+    """All that the asker may know of why it is in ERROR."""
+    fault = server.get("fault") or {}
+    return fault.get("details") or fault.get("message")
+
+
 def _details(server: dict[str, Any]) -> Table:
     fault = server.get("fault") or {}
     row = {
@@ -113,7 +119,7 @@ class Create(ApiCommand, ShowOne):
                 builds.follow(self.client, builds.latest(self.client, server["id"])["id"], screen)
             server = find.server(self.client, server["id"])
             if server["status"] == "ERROR":
-                raise BuildFailed(name=server["name"], reason=(server.get("fault") or {}).get("message") or "no fault was recorded")
+                raise BuildFailed(name=server["name"], reason=_fault(server) or "no fault was recorded")
         else:
             server = find.server(self.client, server["id"])
         return _details(server)
@@ -262,7 +268,7 @@ def wait_until_gone(client: http.Client, server: dict[str, Any], until: float, s
         except http.Gone:
             return
         if server["status"] == "ERROR" and server.get("OS-EXT-STS:task_state") is None:
-            raise HullwrightError(f"Server {server['name']} could not be deleted: {(server.get('fault') or {}).get('message')}")
+            raise HullwrightError(f"Server {server['name']} could not be deleted: {_fault(server)}")
         if time.monotonic() > until:
             raise StillThere(name=server["name"], seconds=int(seconds), task_state=server.get("OS-EXT-STS:task_state"))
         time.sleep(POLL_SECONDS)

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy.engine import Connection
 
 from hullwright.objects.builds import Job
-from hullwright.objects.errors import Conflict, Unavailable
+from hullwright.objects.errors import Conflict, Unavailable, text_for_users
 from hullwright.objects.instances import Instance
 from hullwright.objects.states import OPEN_JOB_STATES, JobState, TaskState, VmState
 from hullwright.persistence import actions, idempotency_keys, instances, jobs, server_groups
@@ -39,6 +39,7 @@ class QueryTimedOut(Unavailable):
     """No conductor answered a question about a guest in time."""
 
     message = "No conductor answered within {seconds} seconds."
+    is_for_users = True
     hint = "Check that a conductor runs and that it reaches the server's host."
 
 
@@ -46,6 +47,11 @@ class QueryFailed(Unavailable):
     """A conductor tried to answer and could not."""
 
     message = "{reason}"
+
+    @property
+    def text_for_users(self) -> str:
+        """That of what the conductor met; `error` is the name of its class."""
+        return text_for_users(str(self.fields["error"]), self.text)
 
 
 class KeyTaken(Conflict):
@@ -181,7 +187,7 @@ class ConductorClient:
             with self._db.write() as conn:
                 jobs.forget(conn, job_uuid)
         if job.state != JobState.DONE:
-            raise QueryFailed(reason=job.error or f"The question ended {job.state}.")
+            raise QueryFailed(error=(job.result or {}).get("error"), reason=job.error or f"The question ended {job.state}.")
         return job.result
 
     def _wait(self, job_uuid: str, timeout_seconds: float) -> Job:

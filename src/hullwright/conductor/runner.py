@@ -319,7 +319,7 @@ class Runner:
                 raise HypervisorTimeout(host="?", step=job.kind, seconds=drive.given_up[""])
             result, state = queries.QUERIES[job.kind](self._shared, job.inputs), JobState.DONE
         except HullwrightError as failed:
-            error = failed.text
+            result, error = {"error": type(failed).__name__}, failed.text
         except Exception as failed:
             LOG.exception("Question %s (%s) failed", job.uuid, job.kind)
             error = f"{type(failed).__name__}: {failed}"

@@ -6,8 +6,8 @@ Its flow is left where it stands and its job goes back to the queue; whoever lea
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Mapping
-from typing import Any, NoReturn
+from collections.abc import Callable, Collection
+from typing import NoReturn
 
 import orjson
 from sqlalchemy.engine import Connection
@@ -20,7 +20,7 @@ from hullwright.persistence import waits
 
 # What says nothing about where a server fits.
 _OF_ONE_SERVER = ("instance_uuid", "user_id", "networks", "block_devices", "max_attempts", "wait_seconds")
-_BEHIND = {"reason": "Builds that were asked for before it wait for the same.", "is_for_users": True}  # it names no host
+_BEHIND = "Builds that were asked for before it wait for the same."
 _PATIENCE_HINT = "wait_for_capacity"  # what `wait_seconds` came from
 
 
@@ -55,23 +55,23 @@ def wait(run: RunContext, step: str, tried: Collection[str], error: NoValidHost,
     only_ones = (run.spec.force_host, run.spec.requested_host, run.spec.volume_host)
     is_over = any(host in tried for host in only_ones) or (bool(tried) and considered <= len(tried))
     if seconds and not is_over:  # where it failed on every host that it may go to, time does not help
-        _wait(run, step, what_it_needs(run.spec, tried), {"reason": str(error.fields["reason"])}, record)
+        _wait(run, step, what_it_needs(run.spec, tried), str(error.fields["reason"]), record)
         waited = NoValidHost(reason=f"Waited {seconds} s for room. {error.fields['reason']}")
         waited.report, error = error.report, waited
     run.write_later(record)
     raise error
 
 
-def _wait(run: RunContext, step: str, needs: str, why: Mapping[str, Any], record: Callable[[Connection], None]) -> None:
-    """Returns when the build's patience is over. `why` is told with the step's event: `reason`, and whether it `is_for_users` too."""
+def _wait(run: RunContext, step: str, needs: str, why: str, record: Callable[[Connection], None]) -> None:
+    """Returns when the build's patience is over. `why` is told with the step's event, to users too: it names no host."""
     with run.transaction() as connection:
         until = waits.until(connection, run.job, run.spec.wait_seconds)
         if until is None:
             return
         record(connection)
-        seq = run.session.tell(connection, step, StepState.WAITING, {**why, "until": until})
+        seq = run.session.tell(connection, step, StepState.WAITING, {"reason": why, "until": until})
         waits.begin(connection, run.job, needs, until, seq)
-    raise RoomAwaited(f"job {run.job.uuid} waits for room: {why['reason']}")
+    raise RoomAwaited(f"job {run.job.uuid} waits for room: {why}")
 
 
 def found_room(run: RunContext) -> None:

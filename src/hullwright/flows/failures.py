@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from taskflow.types.failure import Failure
 
@@ -32,7 +31,8 @@ class Cause:
 
     step: str
     error: str  # class name
-    message: str
+    message: str  # for administrators
+    text_for_users: str
     hint: str
     code: int
     is_cancel: bool  # the user deleted the instance: nobody's fault
@@ -47,11 +47,12 @@ def cause_of(flow_failures: Mapping[str, Failure | None] | None) -> Cause | None
     cancels = [pair for pair in found if pair[1].check(BuildCancelled, UnexpectedDeletingTaskStateError)]
     step, failure = (cancels or found)[0]
     name = next(iter(failure), "Error").rpartition(".")[2]  # a failure yields the names of its error's classes
-    cls: Any = getattr(errors, name, errors.HullwrightError)
+    cls = errors.find(name) or errors.HullwrightError
     return Cause(
         step=step,
         error=name,
         message=failure.exception_str,
+        text_for_users=errors.text_for_users(name, failure.exception_str),
         hint=cls.hint,
         code=cls.code,
         is_cancel=bool(cancels),

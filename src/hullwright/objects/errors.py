@@ -1,13 +1,16 @@
-"""One tree of errors. A class says its HTTP code, whether another host may help, and a hint for a person.
+"""One tree of errors. A class says its HTTP code, whether another host may help, who may read its text, and a hint for a person.
 
 Not for: translating foreign errors; a driver does that once, at its own edge.
 It has more than 400 lines because it is a list: one tree, read from top to bottom, each class a few lines.
 The first line of a class's docstring explains it; `message` is a template filled from keyword arguments. Arguments are JSON scalars,
 because an error that leaves a step is stored in the flow store and read back in another process.
+Texts name hosts, and quote what they said: such a text is for administrators, and users read the class's explanation in its place. So it
+is unless the class says that its text is for users; a class without a word on it tells nothing.
 """
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
@@ -22,6 +25,7 @@ class HullwrightError(Exception):
     message: ClassVar[str] = "An error occurred: {reason}"
     code: ClassVar[int] = 500  # HTTP status, where the error reaches an API client
     hint: ClassVar[str] = ""  # what a person can do about it
+    is_for_users: ClassVar[bool] = False  # its text names no host and quotes none
 
     def __init__(self, text: str | None = None, **fields: Scalar) -> None:
         """Take either the finished text, or the fields of the class's template (`reason` may be left out)."""
@@ -35,12 +39,45 @@ class HullwrightError(Exception):
         """The message as a person reads it."""
         return str(self.args[0])
 
+    @property
+    def text_for_users(self) -> str:
+        """The message as who is no administrator may read it."""
+        return self.text if self.is_for_users else self.explanation()
+
+    @classmethod
+    def explanation(cls) -> str:
+        """What an error of this class means, whatever happened in particular."""
+        return (inspect.getdoc(cls) or "").partition("\n")[0]
+
+
+def find(class_name: str | None) -> type[HullwrightError] | None:
+    """The class of this tree with that name: what is left of an error that was stored."""
+    found = globals().get(class_name or "")
+    return found if inspect.isclass(found) and issubclass(found, HullwrightError) else None
+
+
+def text_for_users(class_name: str | None, text: str) -> str:
+    """As the property, of an error that was stored: its class's name and its text."""
+    found = find(class_name)
+    if found is None:
+        return "Something unexpected went wrong."
+    return text if found.is_for_users else found.explanation()
+
 
 class _Blank(dict[str, Scalar]):
     """Lets a template be filled with fields missing, so that telling an error can never fail."""
 
     def __missing__(self, key: str) -> str:
-        return "?"
+        return _Unknown("?")
+
+
+class _Unknown(str):
+    """Stands for a field that is missing, whatever its format would be."""
+
+    __slots__ = ()
+
+    def __format__(self, spec: str) -> str:
+        return str(self)
 
 
 # --- Families -------------------------------------------------------------------------------------------------------
@@ -51,6 +88,7 @@ class BadRequest(HullwrightError):
 
     message = "{reason}"
     code = 400
+    is_for_users = True
 
 
 class Forbidden(HullwrightError):
@@ -58,6 +96,7 @@ class Forbidden(HullwrightError):
 
     message = "{reason}"
     code = 403
+    is_for_users = True
 
 
 class NotFound(HullwrightError):
@@ -65,6 +104,7 @@ class NotFound(HullwrightError):
 
     message = "{kind} {id} could not be found."
     code = 404
+    is_for_users = True
 
 
 class Conflict(HullwrightError):
@@ -72,6 +112,7 @@ class Conflict(HullwrightError):
 
     message = "{reason}"
     code = 409
+    is_for_users = True
 
 
 class Unavailable(HullwrightError):
@@ -83,6 +124,8 @@ class Unavailable(HullwrightError):
 
 class Reschedulable(HullwrightError):
     """A failure that another host may not have: the attempt is undone and the build moves on."""
+
+    is_for_users = False  # it is about a host, whatever else it is
 
 
 class BuildAbortException(HullwrightError):
@@ -116,6 +159,7 @@ class HostNotFound(NotFound):
     """No such host."""
 
     message = "Compute host {id} could not be found."
+    is_for_users = False
 
 
 class NetworkNotFound(NotFound):
@@ -317,6 +361,7 @@ class NoValidHost(HullwrightError):
     """No host fits; the reason says which check removed how many."""
 
     message = "No valid host was found. {reason}"
+    is_for_users = True
     hint = "Ask for less, wait for room, or have an operator add or enable a host."
     report: PlacementReport | None = None  # set by the scheduler; lost when the error is stored and read back
 
@@ -325,6 +370,7 @@ class MaxRetriesExceeded(HullwrightError):
     """Every attempt allowed was made and failed; the reason tells each."""
 
     message = "Exceeded maximum number of retries. {reason}"
+    is_for_users = True
     hint = "See the build's timeline for what failed on each host."
 
 
@@ -357,6 +403,7 @@ class UnexpectedTaskStateError(HullwrightError):
 
     message = "Conflict updating instance {instance}. Expected: {expected}. Actual: {actual}"
     code = 409
+    is_for_users = True
 
 
 class UnexpectedDeletingTaskStateError(UnexpectedTaskStateError):
@@ -367,6 +414,7 @@ class BuildTimedOut(BuildAbortException):
     """The build did not end in the time that it has."""
 
     message = "Build of instance {instance} did not end within {seconds} s"
+    is_for_users = True
     hint = "See the build's timeline for where the time went; [conductor] build_timeout says how long builds may take."
 
 
@@ -374,6 +422,7 @@ class BuildCancelled(HullwrightError):
     """The user deleted the instance while it was being built: undo, quietly."""
 
     message = "Build of instance {instance} was cancelled by a delete."
+    is_for_users = True
 
 
 # --- Drivers --------------------------------------------------------------------------------------------------------
@@ -397,6 +446,7 @@ class ServiceTimeout(Unavailable):
     """A call to another service, for something that is on no host yet, never came back."""
 
     message = "The service did not answer within {seconds:.0f} s (step {step})"
+    is_for_users = True
     hint = "Check the network, volume and image services; raise [conductor] step_timeouts if such a step may take longer."
 
 
@@ -462,6 +512,7 @@ class NoMoreFixedIps(BuildAbortException):
 
     message = "No fixed IP addresses available for network {network}."
     code = 400
+    is_for_users = True
     hint = "Free a port or add a subnet to the network."
 
 

@@ -40,7 +40,7 @@ class Rejection(Record):
     """One reason and the hosts that fell for it."""
 
     check: str  # filter's name: capacity, compute_up, retry, ...
-    reason: str  # "lack 4096 MB memory", "already tried: libvirt: ..."
+    reason: str  # for users: it names no host, such as "lack 4096 MB memory"
     count: int
     hosts: tuple[str, ...] = ()  # a sample, for admins
     details: tuple[str, ...] = ()  # what more is known of those hosts, for admins
@@ -66,7 +66,7 @@ class PlacementReport(Record):
     candidates: tuple[WeighedHost, ...] = ()  # the best, in order
 
     def summary(self) -> str:
-        """One sentence for a person: "0 of 3 hosts fit: 2 lack 4096 MB memory, 1 already tried: ..."."""
+        """One sentence for a person: "0 of 3 hosts fit: 2 lack 4096 MB memory, 1 already tried."."""
         if not self.considered:
             return "No host is registered: an operator has to add one."
         fit = self.considered - sum(r.count for r in self.rejections)

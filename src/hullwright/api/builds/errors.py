@@ -1,8 +1,7 @@
-"""Error bodies of the Build API, and errors of builds in words that any user may read."""
+"""Error bodies of the Build API, and what can be done about errors of builds."""
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 from hullwright.api.errors import HttpError
@@ -31,15 +30,7 @@ def error_body(status: int, message: str, error: HullwrightError | None) -> dict
     return {"error": {"code": status, "type": kind, "message": message, "hint": hint}}
 
 
-def explain(class_name: str | None) -> str:
-    """What an error of that class means: for those who may not read its message, which names hosts and paths."""
-    found = getattr(errors, class_name or "", None)
-    if inspect.isclass(found) and issubclass(found, HullwrightError):
-        return (inspect.getdoc(found) or "").partition("\n")[0]
-    return "Something unexpected went wrong."
-
-
 def hint(class_name: str | None) -> str:
     """What a person can do about an error of that class."""
-    found = getattr(errors, class_name or "", None)
-    return found.hint if inspect.isclass(found) and issubclass(found, HullwrightError) else ""
+    found = errors.find(class_name)
+    return found.hint if found is not None else ""

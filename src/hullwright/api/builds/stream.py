@@ -31,6 +31,7 @@ class TooManyStreams(Unavailable):
     """Every place for a stream is taken."""
 
     message = "All {limit} streams of events are in use."
+    is_for_users = True
     hint = "Ask for the events in intervals: GET /v1/builds/{id}/events?after=N."
 
 

@@ -6,17 +6,16 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from hullwright.api.builds.errors import explain, hint
+from hullwright.api.builds.errors import hint
 from hullwright.api.builds.steps import Span, Step, fold
 from hullwright.objects.builds import Attempt, Job, Progress, StepEvent
+from hullwright.objects.errors import text_for_users
 from hullwright.objects.instances import Fault
 from hullwright.objects.placement import PlacementReport, Rejection
 from hullwright.objects.states import OPEN_JOB_STATES, StepState
 from hullwright.persistence.builds import Pulse, Server
 from hullwright.persistence.database import now
 from hullwright.persistence.waits import Place
-
-_REASONS_OF_HOSTS = ("retry", "tried")  # checks whose reason quotes what a host said
 
 
 def iso(seconds: float | None) -> str | None:
@@ -121,7 +120,7 @@ def attempt_view(attempt: Attempt, steps: Sequence[Step], *, admin: bool) -> dic
         "alternates": list(attempt.alternates) if admin else [],
         "step": attempt.step,
         "error": attempt.error,
-        "reason": (attempt.reason if admin else explain(attempt.error)) if attempt.error or attempt.reason else None,
+        "reason": _text(attempt.error, attempt.reason, admin=admin) if attempt.error or attempt.reason else None,
         "hint": hint(attempt.error),
         "started_at": iso(attempt.started_at),
         "finished_at": iso(attempt.finished_at),
@@ -159,8 +158,7 @@ def _rejection_view(rejection: Rejection) -> dict[str, Any]:
 
 
 def _without_hosts(rejection: Rejection) -> Rejection:
-    told_by_host = rejection.check in _REASONS_OF_HOSTS or rejection.reason.startswith("already tried")
-    return Rejection(rejection.check, "already tried" if told_by_host else rejection.reason, rejection.count)
+    return Rejection(rejection.check, rejection.reason, rejection.count)
 
 
 def step_view(step: Step, *, admin: bool) -> dict[str, Any]:
@@ -200,7 +198,7 @@ def _error_view(span: Span, *, admin: bool) -> dict[str, Any] | None:
         return None
     return {
         "error": span.error,
-        "message": span.message if admin and span.message else explain(span.error),
+        "message": _text(span.error, span.message, admin=admin),
         "hint": hint(span.error),
     }
 
@@ -212,12 +210,11 @@ def event_view(event: StepEvent, *, admin: bool) -> dict[str, Any]:
         error = result.get("error")
         result = {
             "error": error,
-            "message": (admin and result.get("message")) or explain(error),
+            "message": _text(error, result.get("message"), admin=admin),
             "hint": result.get("hint") or hint(error),
         }
     elif event.to_state == StepState.WAITING and isinstance(result, dict):
-        is_told = admin or result.get("is_for_users")  # the others quote what hosts said; `placement` tells them to users
-        result = {"reason": result.get("reason") if is_told else None, "until": iso(result.get("until"))}
+        result = {"reason": result.get("reason"), "until": iso(result.get("until"))}
     elif not admin:
         result = None
     return {
@@ -255,6 +252,11 @@ def state_view(job_id: str, pulse: Pulse) -> dict[str, Any]:
         "cancel_requested": pulse.cancel_requested,
         "last_seq": pulse.seq,
     }
+
+
+def _text(error: str | None, text: str | None, *, admin: bool) -> str:
+    """What an error says; `error`: its class's name."""
+    return text if admin and text else text_for_users(error, text or "")
 
 
 def _seconds(start: float | None, end: float | None, open_until: float | None = None) -> float | None:

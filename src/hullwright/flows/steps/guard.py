@@ -9,7 +9,7 @@ from hullwright.flows.context import RunContext
 from hullwright.flows.failures import Cause, cause_of
 from hullwright.flows.step import Step
 from hullwright.objects.builds import Attempt
-from hullwright.objects.errors import InstanceNotFound, MaxRetriesExceeded, UnexpectedTaskStateError
+from hullwright.objects.errors import InstanceNotFound, MaxRetriesExceeded, UnexpectedTaskStateError, text_for_users
 from hullwright.objects.instances import Fault
 from hullwright.objects.placement import PlacementReport
 from hullwright.objects.states import TaskState, VmState
@@ -17,6 +17,7 @@ from hullwright.persistence import actions, attempts, faults, instances
 from hullwright.persistence.database import now
 
 _BUILDING = (TaskState.SCHEDULING, TaskState.NETWORKING, TaskState.SPAWNING, None)
+_UNDONE = Cause("", "Error", "The build was undone.", "The build was undone.", "", 500, is_cancel=False, is_hosts=False)
 
 
 class Guard(Step):
@@ -32,7 +33,7 @@ class Guard(Step):
 
     def revert(self, run: RunContext, flow_failures: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
         """Write how the build ended."""
-        cause = cause_of(flow_failures) or Cause("", "Error", "The build was undone.", "", 500, False, False)
+        cause = cause_of(flow_failures) or _UNDONE
         with run.transaction() as connection:
             if actions.is_finished(connection, run.job.uuid):
                 return
@@ -55,18 +56,18 @@ class Guard(Step):
 
 
 def _fault(instance_uuid: str, cause: Cause, made: list[Attempt]) -> Fault:
-    """What its user and an admin are told: every attempt in order, each with its step and error; hosts' names for admins only."""
+    """What its user and an admin are told: every attempt in order, each with its step and error. What names a host is for admins."""
     placed = [attempt for attempt in made if attempt.host is not None]
     # What ended the build may have come after the last placed attempt: no host left, or none fits.
-    after = "" if placed and cause.step == placed[-1].step and placed[-1].number == made[-1].number else cause.message
+    is_told = bool(placed) and cause.step == placed[-1].step and placed[-1].number == made[-1].number
+    after, details_after = ("", "") if is_told else (cause.text_for_users, cause.message)
     if not placed:
-        message = details = cause.message
-    elif len(placed) == 1 and not after:
-        message = f"{cause.error}: {cause.message}"
-        details = _tell(placed[0], with_host=True)
+        message, details = after, details_after
+    elif len(placed) == 1 and is_told:
+        message, details = f"{cause.error}: {cause.text_for_users}", _tell_admins(placed[0])
     else:
-        message = MaxRetriesExceeded(reason=" ".join([*(_tell(a, with_host=False) for a in placed), after]).strip()).text
-        details = MaxRetriesExceeded(reason=" ".join([*(_tell(a, with_host=True) for a in placed), after]).strip()).text
+        message = MaxRetriesExceeded(reason=" ".join([*map(_tell_users, placed), after]).strip()).text
+        details = MaxRetriesExceeded(reason=" ".join([*map(_tell_admins, placed), details_after]).strip()).text
     named = PlacementReport.from_dict(made[-1].report).by_name() if made and made[-1].host is None and made[-1].report else ""
     if named:
         details += f" {named}"
@@ -84,6 +85,13 @@ def _fault(instance_uuid: str, cause: Cause, made: list[Attempt]) -> Fault:
     )
 
 
-def _tell(attempt: Attempt, *, with_host: bool) -> str:
-    place = f" on host {attempt.host}" if with_host else ""
-    return f"Attempt {attempt.number}{place} failed at {attempt.step}: {attempt.error}: {attempt.reason}".rstrip(".") + "."
+def _tell_users(attempt: Attempt) -> str:
+    return _tell(attempt, "", text_for_users(attempt.error, attempt.reason or ""))
+
+
+def _tell_admins(attempt: Attempt) -> str:
+    return _tell(attempt, f" on host {attempt.host}", attempt.reason or "")
+
+
+def _tell(attempt: Attempt, place: str, reason: str) -> str:
+    return f"Attempt {attempt.number}{place} failed at {attempt.step}: {attempt.error}: {reason}".rstrip(".") + "."

@@ -40,8 +40,8 @@ class PowerGuard(Step):
             except (UnexpectedTaskStateError, InstanceNotFound):
                 return
             if cause is not None:
-                message = f"{cause.error}: {cause.message}"
-                fault = Fault(run.instance_uuid, cause.code, message, message, run.instance.host, cause.step, cause.hint, now())
+                message, details = f"{cause.error}: {cause.text_for_users}", f"{cause.error}: {cause.message}"
+                fault = Fault(run.instance_uuid, cause.code, message, details, run.instance.host, cause.step, cause.hint, now())
                 faults.record(connection, fault)
 
 

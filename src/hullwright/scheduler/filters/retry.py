@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import textwrap
 from collections.abc import Iterator
 
 from hullwright.scheduler.columns import Columns
@@ -13,17 +13,7 @@ REASON_MAX = 200  # characters
 
 
 def check(hosts: Columns, request: Request) -> Iterator[Verdict]:
-    """Reject the hosts of earlier attempts; hosts that failed for the same reason are counted together."""
-    by_reason: dict[str, list[str]] = {}
-    for name, reason in request.tried.items():
-        by_reason.setdefault(_without_names(reason, request.tried), []).append(name)
-    for reason, names in by_reason.items():
-        yield ~hosts.named(names), f"already tried: {reason}" if reason else "already tried"
-
-
-def _without_names(reason: str, names: object) -> str:
-    """The reason as a user may read it: errors name the host that they happened on."""
-    for name in sorted(names, key=len, reverse=True):  # type: ignore[call-overload]
-        reason = re.sub(rf"(?<![\w.-]){re.escape(name)}(?![\w-])", "the host", reason)
-    reason = " ".join(reason.replace("host the host", "the host").split()).rstrip(".")
-    return reason if len(reason) <= REASON_MAX else reason[: REASON_MAX - 3] + "..."
+    """Reject the hosts of earlier attempts. What happened there may name hosts, and is for administrators."""
+    known = {name: at for name in request.tried if (at := hosts.position(name)) is not None}
+    reasons = {int(hosts.ids[at]): textwrap.shorten(request.tried[name], REASON_MAX, placeholder="...") for name, at in known.items()}
+    yield ~hosts.named(known), "already tried", {id_: reason for id_, reason in reasons.items() if reason}
