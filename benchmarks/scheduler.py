@@ -208,7 +208,7 @@ def place(db: Database, scheduler: Scheduler, asked: RequestSpec, tally: Counter
         while True:
             try:
                 with db.write() as conn:
-                    host = claim_first(conn, selection, asked.resources(), asked.instance_uuid, None)
+                    host = claim_first(conn, selection, asked.resources(), asked.instance_uuid, None).host
             except ComputeResourcesUnavailable:
                 tally["retries"] += 1
                 selection = scheduler.select(asked, {}, fresh=True)

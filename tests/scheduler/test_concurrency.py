@@ -38,7 +38,7 @@ def place(db, scheduler, number):
         while True:
             try:
                 with db.write() as conn:
-                    host = claim_first(conn, selection, spec.resources(), spec.instance_uuid, "job")
+                    host = claim_first(conn, selection, spec.resources(), spec.instance_uuid, "job").host
             except ComputeResourcesUnavailable:
                 selection = scheduler.select(spec, {}, fresh=True)
                 continue

@@ -57,7 +57,7 @@ def place(db: Database, scheduler: Scheduler, spec: RequestSpec) -> str:
         while True:
             try:
                 with db.write() as conn:
-                    return claim_first(conn, selection, spec.resources(), spec.instance_uuid, "job", spec.server_group)
+                    return claim_first(conn, selection, spec.resources(), spec.instance_uuid, "job", spec.server_group).host
             except ComputeResourcesUnavailable:
                 selection = scheduler.select(spec, {}, fresh=True)
     except NoValidHost as error:
@@ -113,7 +113,7 @@ def test_the_claim_refuses_what_the_choice_did_not_know(db: Database, conf: Any)
     with pytest.raises(ServerGroupPolicyViolated, match="Host h0 would break the anti-affinity policy"), db.write() as conn:
         claim_first(conn, choices[1], second.resources(), second.instance_uuid, "job", GROUP)
     with db.write() as conn:  # a step that runs twice finds its own claim, not a member in its way
-        assert claim_first(conn, choices[0], first.resources(), first.instance_uuid, "job", GROUP) == "h0"
+        assert claim_first(conn, choices[0], first.resources(), first.instance_uuid, "job", GROUP).host == "h0"
         assert allocations.held_by(conn, second.instance_uuid) is None
 
 

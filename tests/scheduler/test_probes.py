@@ -51,7 +51,7 @@ def spec(number: int = 1, **more) -> RequestSpec:
 
 def claim(db: Database, selection: Selection, asked: RequestSpec) -> str:
     with db.write() as conn:
-        return claim_first(conn, selection, asked.resources(), asked.instance_uuid, "job")
+        return claim_first(conn, selection, asked.resources(), asked.instance_uuid, "job").host
 
 
 @pytest.fixture

@@ -198,7 +198,7 @@ def test_a_forced_host_skips_the_filters_but_for_room_and_is_not_tried_twice(sql
     assert (selection.host, selection.alternates) == ("off", ())
     with sqlite_db.write() as conn:
         asked = spec(force_host="off").resources()
-        assert claim_first(conn, selection, asked, "me", "job") == "off"
+        assert claim_first(conn, selection, asked, "me", "job").host == "off"
     error = refusal(scheduler, spec(force_host="full"), {})
     assert "1 lack 512 MB memory" in error.text
     error = refusal(scheduler, spec(force_host="off"), {"off": "spawn failed"})
@@ -284,10 +284,10 @@ def test_a_claim_walks_down_the_alternates_and_stays_where_it_was_found(db, conf
     assert (selection.host, selection.alternates) == ("a", ("b",))
     with db.write() as conn:
         allocations.claim(conn, instance_uuid="other", host_id=selection.host_id, resources={"MEMORY_MB": 1024})
-        assert claim_first(conn, selection, {"MEMORY_MB": 1024}, "me", "job") == "b"
+        assert claim_first(conn, selection, {"MEMORY_MB": 1024}, "me", "job").host == "b"
     with db.write() as conn:
         allocations.release(conn, "other")  # room on the first again: a step that runs twice still finds its own claim
-        assert claim_first(conn, selection, {"MEMORY_MB": 1024}, "me", "job") == "b"
+        assert claim_first(conn, selection, {"MEMORY_MB": 1024}, "me", "job").host == "b"
         allocations.claim(conn, instance_uuid="other", host_id=selection.host_id, resources={"MEMORY_MB": 1024})
         with pytest.raises(ComputeResourcesUnavailable, match="on a"):
             claim_first(conn, selection, {"MEMORY_MB": 1024}, "third", "job")

@@ -44,7 +44,11 @@ def rows(attempt: int | str, report: Mapping[str, Any]) -> list[tuple[Any, ...]]
     for each in report["candidates"]:
         what = "chosen" if each["host"] == report["chosen"] else "fits"
         found.append((attempt, 1, what, f"weight {each['weight']:g}", Words([each["host"]]), Pairs(each["parts"])))
-    unnamed = report["fit"] - len(report["candidates"])
+    named = [each["host"] for each in report["candidates"]]
+    if report["chosen"] is not None and report["chosen"] not in named:  # not one of the best: others were to have those
+        named.append(report["chosen"])
+        found.append((attempt, 1, "chosen", "", Words([report["chosen"]]), Words([])))
+    unnamed = report["fit"] - len(named)
     if unnamed > 0:
         found.append((attempt, unnamed, "fits", "", Words([]), Words([])))
     return found + [(attempt, "", "advice", text, Words([]), Words([])) for text in report["advice"]]

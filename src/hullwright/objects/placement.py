@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from hullwright.objects.records import Record
 
@@ -64,6 +64,13 @@ class PlacementReport(Record):
     chosen: str | None = None
     rejections: tuple[Rejection, ...] = ()
     candidates: tuple[WeighedHost, ...] = ()  # the best, in order
+
+    def claimed(self, host: str, lost: Mapping[str, str]) -> PlacementReport:
+        """The same, once the claim has `host`; `lost`: host -> why it was not to be had, of those that the claim tried before."""
+        details = tuple(f"{name}: {why}" for name, why in lost.items())
+        rejection = Rejection("claim", "not to be had any more when they were claimed", len(lost), tuple(lost), details)
+        left = tuple(each for each in self.candidates if each.host not in lost)
+        return replace(self, chosen=host, rejections=(*self.rejections, rejection), candidates=left)
 
     def summary(self) -> str:
         """One sentence for a person: "0 of 3 hosts fit: 2 lack 4096 MB memory, 1 already tried."."""

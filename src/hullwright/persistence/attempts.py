@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from hullwright.objects.builds import Attempt
+from hullwright.objects.placement import PlacementReport
 from hullwright.objects.states import AttemptState
 from hullwright.persistence.database import now
 from hullwright.persistence.inserts import upsert
@@ -49,6 +50,12 @@ def _update_running(columns: tuple[str, ...]) -> sa.Update:
 def end(connection: Connection, job_uuid: str, number: int, state: AttemptState, **changes: Any) -> None:
     """Record how an attempt ended: state, and for a failure step, error (class name) and reason."""
     update(connection, job_uuid, number, state=state, finished_at=now(), **changes)
+
+
+def get_report(connection: Connection, job_uuid: str, number: int) -> PlacementReport:
+    """Why an attempt that has chosen its hosts chose those."""
+    query = sa.select(attempts.c.report).where(attempts.c.job_uuid == job_uuid, attempts.c.number == number)
+    return PlacementReport.from_dict(connection.execute(query).scalar_one())
 
 
 def list_for(connection: Connection, job_uuid: str) -> list[Attempt]:

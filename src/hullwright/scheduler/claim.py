@@ -6,12 +6,20 @@ Not for: choosing again when all of them filled up; `Scheduler.select(..., fresh
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from sqlalchemy.engine import Connection
 
 from hullwright.objects.errors import ComputeResourcesUnavailable, ServerGroupPolicyViolated
 from hullwright.objects.placement import Selection
 from hullwright.persistence import allocations, server_groups
+
+
+class Claimed(NamedTuple):
+    """What came of a claim."""
+
+    host: str
+    lost: Mapping[str, str]  # host -> why it was not to be had, of those that were tried before
 
 
 def claim_first(
@@ -21,7 +29,7 @@ def claim_first(
     instance_uuid: str,
     job_uuid: str | None,
     server_group: str | None = None,
-) -> str:
+) -> Claimed:
     """Claim `resources` on the selected host, or walk down the alternates, in the caller's write transaction.
 
     `server_group`: the instance's group. Its policy is kept whatever others claim meanwhile: from here to the end of the transaction
@@ -30,16 +38,16 @@ def claim_first(
     A host that was disabled or left the zone since it was chosen is as good as full, where the selection insists on that.
     When the selection says how much may be used of its host and more is, no alternate is tried: hosts are to be chosen anew.
 
-    Returns the name of the host that holds the claim; one of the selection that held it already keeps it.
+    Returns the host that holds the claim, and those before it in the selection; one of the selection that held it already keeps it.
     Raises: ComputeResourcesUnavailable when none has room any more, ServerGroupPolicyViolated (one of those) when the group's policy
     forbids the first of them; no claim is held on any of them then.
     """
     group = server_groups.lock(conn, server_group, instance_uuid) if server_group else None
     names = dict(zip((selection.host_id, *selection.alternate_ids), (selection.host, *selection.alternates), strict=True))
-    lost: ComputeResourcesUnavailable | None = None
-    for host_id in names:
+    lost: dict[str, ComputeResourcesUnavailable] = {}
+    for host_id, name in names.items():
         if group is not None and not group.allows(host_id):
-            lost = lost or ServerGroupPolicyViolated(host=names[host_id], policy=group.policy, group=group.uuid)
+            lost[name] = ServerGroupPolicyViolated(host=name, policy=group.policy, group=group.uuid)
             continue
         try:
             held_on = allocations.claim(
@@ -55,10 +63,9 @@ def claim_first(
                 only_in_zone=selection.only_in_zone,
             )
         except ComputeResourcesUnavailable as error:
-            lost = lost or error
+            lost[name] = error
             if selection.used_at_most is not None:
                 break  # the alternates were chosen on the same old view
         else:
-            return names[held_on]
-    assert lost is not None
-    raise lost
+            return Claimed(names[held_on], {each: str(error.fields.get("reason") or error.text) for each, error in lost.items()})
+    raise next(iter(lost.values()))

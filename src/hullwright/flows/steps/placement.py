@@ -148,7 +148,7 @@ class Claim(Step):
         with run.transaction() as connection:
             if chosen.report is not None:
                 _record_choice(run, connection, attempt, chosen, chosen.report)
-            host = claim_first(connection, chosen, run.spec.resources(), run.instance_uuid, run.job.uuid, run.spec.server_group)
+            host, lost = claim_first(connection, chosen, run.spec.resources(), run.instance_uuid, run.job.uuid, run.spec.server_group)
             instances.transition(
                 connection,
                 run.instance_uuid,
@@ -159,6 +159,9 @@ class Claim(Step):
                 launched_on=host,
             )
             attempts.update(connection, run.job.uuid, attempt, host=host)
+            if lost:
+                report = attempts.get_report(connection, run.job.uuid, attempt).claimed(host, lost)
+                attempts.update(connection, run.job.uuid, attempt, report=report.to_dict())
         run.set_host(host)
         return host
 
