@@ -11,6 +11,7 @@ import pytest
 
 from hullwright.objects.hosts import HostFacts, Inventory
 from hullwright.persistence import conductors, hosts
+from support.effort import scans
 
 from .conftest import Api, World, activate, create
 
@@ -254,6 +255,26 @@ def test_zones_are_those_of_hosts(api: Api, host_id: str) -> None:
     assert [(z["zoneName"], z["zoneState"]["available"], z["hosts"]) for z in zones] == [("attic", False, None), ("nova", True, None)]
     detail = api.get("/os-availability-zone/detail").json["availabilityZoneInfo"]
     assert detail[1]["hosts"]["host1"]["nova-compute"]["available"] is True
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "version"),
+    [
+        ("GET", "/os-hypervisors/{uuid}", None, "2.100"),
+        ("GET", "/os-hypervisors/1", None, "2.52"),
+        ("PUT", "/os-services/{uuid}", {"status": "disabled"}, "2.100"),
+    ],
+)
+def test_one_host_is_found_without_going_through_all(
+    sqlite_api: Api, small_world: World, method: str, path: str, body: Any, version: str
+) -> None:
+    with sqlite_api.db.read() as conn:
+        uuid = hosts.get(conn, small_world.host).uuid
+    answers = []
+    statements, found = scans(sqlite_api.db, lambda: answers.append(sqlite_api.ask(method, path.format(uuid=uuid), body, version)))
+    assert [answer.status for answer in answers] == [200]
+    assert statements >= 2
+    assert [(table, text) for table, _, text in found if table in ("hosts", "inventories", "instances")] == []
 
 
 def test_limits_count_what_is_used(api: Api, host_id: str) -> None:

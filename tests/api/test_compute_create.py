@@ -21,6 +21,7 @@ from hullwright.persistence.database import now
 from hullwright.persistence.models.instances import instance_actions
 from hullwright.persistence.models.instances import instances as instance_table
 from hullwright.persistence.models.jobs import jobs
+from support.effort import scans
 
 from .conftest import GIB, Api, World, add_image, add_network, create, server_body
 
@@ -56,6 +57,30 @@ def test_a_create_request_costs_few_statements(sqlite_api: Api, small_world: Wor
     before = sqlite_api.db.statements
     create(sqlite_api, small_world)
     assert sqlite_api.db.statements - before <= 9  # flavor, image, network, subnets; BEGIN, three INSERTs, COMMIT
+
+
+@pytest.mark.parametrize(
+    ("place", "status"),
+    [
+        ({"availability_zone": "east"}, 202),
+        ({"availability_zone": "west"}, 400),
+        ({"availability_zone": "east:host1"}, 202),
+        ({"host": "host1"}, 202),
+        ({"host": "host2"}, 400),
+    ],
+)
+def test_a_place_that_is_asked_for_is_looked_up_without_going_through_all_hosts(
+    sqlite_api: Api, small_world: World, place: dict[str, str], status: int
+) -> None:
+    with sqlite_api.db.write() as conn:
+        aggregates.set_metadata(conn, aggregates.create(conn, "a").id, {"availability_zone": "east"})
+        aggregates.add_host(conn, 1, "host1")
+    answers = []
+    body = server_body(small_world, **place)
+    statements, found = scans(sqlite_api.db, lambda: answers.append(sqlite_api.post("/servers", body)))
+    assert [answer.status for answer in answers] == [status]
+    assert statements >= 4
+    assert [(table, text) for table, _, text in found if table == "hosts"] == []
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from hullwright.persistence.database import now
 from hullwright.persistence.models.instances import instance_actions
 from hullwright.persistence.models.instances import instances as instance_table
 from hullwright.persistence.models.jobs import jobs as job_table
-from support.effort import count_calls
+from support.effort import count_calls, scans
 
 from .conftest import Api, World, activate, create, server_body, set_columns
 
@@ -314,6 +314,18 @@ def test_a_page_costs_the_same_number_of_statements_however_long(api: Api, world
         assert api.get("/servers/detail").status == 200
         cost = api.db.statements - before
         assert cost <= 8
+
+
+@pytest.mark.parametrize("path", ["/servers/{}", "/servers/detail", "/servers/{}/ips"])
+def test_servers_are_shown_without_going_through_hosts_or_networks(sqlite_api: Api, small_world: World, path: str) -> None:
+    uuid = create(sqlite_api, small_world)
+    give_parts(sqlite_api, small_world, uuid)
+    activate(sqlite_api, uuid)
+    answers = []
+    statements, found = scans(sqlite_api.db, lambda: answers.append(sqlite_api.get(path.format(uuid))))
+    assert [answer.status for answer in answers] == [200]
+    assert statements >= 3
+    assert [(table, text) for table, _, text in found if table in ("hosts", "networks")] == []
 
 
 def test_a_thousand_servers_are_shown_with_the_same_work_for_each_as_a_hundred(sqlite_api: Api, small_world: World) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
 from hullwright.conductor.reconcile import view
-from hullwright.conductor.reconcile.doctor import Doctor
+from hullwright.conductor.reconcile.doctor import Doctor, Look
 from hullwright.conductor.reconcile.rounds import RECONCILE, reconcile
 from hullwright.objects.states import JobState
 from hullwright.persistence import jobs
@@ -17,6 +16,7 @@ from hullwright.persistence.database import now
 from hullwright.persistence.models.instances import instances
 from hullwright.persistence.models.jobs import jobs as jobs_table
 from reconcile import drift
+from support.effort import scans
 from support.house import House
 
 # Their rows stay as records; of the instances, most are deleted ones some day.
@@ -35,17 +35,11 @@ def test_no_statement_of_a_round_goes_through_a_table_that_only_grows(house: Hou
     drift.with_a_port(house)
     drift.with_a_volume(house)
     drift.delete(house, drift.build(house))
-    asked: list[tuple[str, Any]] = []
-    sa.event.listen(house.db.engine, "before_cursor_execute", lambda *told: asked.append((told[2], told[3])))
-    assert doctor.look(since=now() - 60).findings == ()
-    with house.db.read() as connection:
-        plans = [
-            (text, connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}", given).all()) for text, given in list(asked) if "FROM" in text
-        ]
-    scans = [(re.match(r"SCAN (\w+)(?: USING INDEX (\w+))?", row[3]), text) for text, plan in plans for row in plan]
-    assert len(plans) > 20
-    grown = [(found[0], text) for found, text in scans if found and found[1] in _FOR_EVER and found[2] not in _OF_OPEN_ONES]
-    assert grown == []
+    looks: list[Look] = []
+    statements, found = scans(house.db, lambda: looks.append(doctor.look(since=now() - 60)))
+    assert looks[0].findings == ()
+    assert statements > 20
+    assert [(table, text) for table, index, text in found if table in _FOR_EVER and index not in _OF_OPEN_ONES] == []
 
 
 _OF_THE_PAST = ["action_unclosed", "attempt_unclosed", "history_broken", "job_inconsistent"]

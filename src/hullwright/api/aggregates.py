@@ -9,7 +9,7 @@ import falcon
 
 from hullwright.api import validation
 from hullwright.api.context import microversion
-from hullwright.api.links import iso_micro
+from hullwright.api.links import iso_micro, row_number
 from hullwright.api.resource import Resource, send
 from hullwright.api.schemas import aggregates as schemas
 from hullwright.objects.aggregates import ZONE_KEY, Aggregate
@@ -17,7 +17,6 @@ from hullwright.objects.errors import AggregateNotFound, BadRequest, InvalidAggr
 from hullwright.persistence import aggregates
 
 _UUIDS_SINCE = 41
-_MAX_ID = 2**63 - 1
 
 
 def show(aggregate: Aggregate, minor: int) -> dict[str, Any]:
@@ -132,6 +131,7 @@ def _number(id: str) -> int:
 
     Raises: AggregateNotFound.
     """
-    if not (id.isascii() and id.isdigit() and int(id) <= _MAX_ID):
+    number = row_number(id)
+    if number is None:
         raise AggregateNotFound(id=id[:100])
-    return int(id)
+    return number

@@ -6,15 +6,16 @@ from typing import Any
 
 import falcon
 import orjson
+from sqlalchemy.engine import Connection
 
 from hullwright.api.context import microversion
-from hullwright.api.links import Links, bad_parameter, cut, last, page_limit
+from hullwright.api.links import Links, bad_parameter, cut, last, page_limit, row_number
 from hullwright.api.microversions import available
 from hullwright.api.resource import Resource, send
 from hullwright.api.schemas.parts import BOOLEAN, truth
 from hullwright.objects.errors import BadRequest, NotFound
 from hullwright.objects.hosts import Host, Inventory, is_up
-from hullwright.persistence import host_pages
+from hullwright.persistence import host_pages, hosts
 from hullwright.persistence.host_pages import HostPage
 
 _UUIDS_SINCE = 53  # ids are numbers before
@@ -43,13 +44,10 @@ class Hypervisors(Resource):
         self.require(req, "os-hypervisors")
         minor = microversion(req)
         with self.context.db.read() as conn:
-            page = host_pages.read(conn)
-            for host in page.hosts:
-                if hypervisor_id == _id(host, minor):
-                    servers = host_pages.servers_of(conn, [host.name]) if self._with_servers(req) else None
-                    send(resp, {"hypervisor": self._detail(host, page, minor, servers)})
-                    return
-        raise HypervisorNotFound(id=hypervisor_id[:100])
+            host = _find(conn, hypervisor_id, minor)
+            servers = host_pages.servers_of(conn, [host.name]) if self._with_servers(req) else None
+            page = host_pages.of(conn, host)
+        send(resp, {"hypervisor": self._detail(host, page, minor, servers)})
 
     @available(until=87)
     def on_get_statistics(self, req: falcon.Request, resp: falcon.Response) -> None:
@@ -134,6 +132,21 @@ class Hypervisors(Resource):
         cpu = {"arch": facts.cpu_arch, "model": facts.cpu_model, "features": list(facts.cpu_features)} if facts else {}
         shown["cpu_info"] = cpu if minor >= 28 else orjson.dumps(cpu).decode()
         return shown | _amounts(host, page)
+
+
+def _find(conn: Connection, id: str, minor: int) -> Host:
+    """The host that a path names.
+
+    Raises: HypervisorNotFound.
+    """
+    host: Host | None = None
+    if minor >= _UUIDS_SINCE:
+        host = hosts.by_uuid(conn, id)
+    elif (number := row_number(id)) is not None:
+        host = hosts.by_id(conn, number)
+    if host is None:
+        raise HypervisorNotFound(id=id[:100])
+    return host
 
 
 def _id(host: Host, minor: int) -> str:

@@ -68,6 +68,11 @@ def integer(req: falcon.Request, name: str, default: int | None = None, minimum:
     return number
 
 
+def row_number(text: str) -> int | None:
+    """A row's number as a path tells it; None when it can be no row's."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
+
+
 def page_limit(req: falcon.Request, max_limit: int) -> int:
     """How many items to answer: what is asked, at most `max_limit`; 0 asks for the most."""
     return min(integer(req, "limit") or max_limit, max_limit)

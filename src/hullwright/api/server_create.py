@@ -15,7 +15,6 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import falcon
-import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from hullwright.api import guest_shape, server_block_devices, server_networks, unheeded
@@ -30,9 +29,8 @@ from hullwright.objects.flavors import Flavor
 from hullwright.objects.images import Image
 from hullwright.objects.instances import Instance, RequestSpec
 from hullwright.objects.states import PowerState, TaskState, VmState
-from hullwright.persistence import flavors, key_pairs, server_groups
+from hullwright.persistence import flavors, hosts, key_pairs, server_groups
 from hullwright.persistence.database import now
-from hullwright.persistence.models.hosts import hosts
 
 _LOWER = string.ascii_lowercase + string.digits
 
@@ -242,13 +240,10 @@ def _placement(conn: Connection, server: Mapping[str, Any], context: ApiContext,
             raise BadRequest("The host is given twice: by availability_zone and by host or hypervisor_hostname.")
         if server.get("host") and server.get("hypervisor_hostname") not in (None, server["host"]):
             raise BadRequest(f"Compute host {server['host']} has no hypervisor {server['hypervisor_hostname']}.")
-    rows = conn.execute(sa.select(hosts.c.name, hosts.c.availability_zone)).all()
-    names, zones = {row.name for row in rows}, {row.availability_zone for row in rows}
-    zones.add(context.conf.default_availability_zone)
     for wanted in (forced_host, requested):
-        if wanted is not None and wanted not in names:
+        if wanted is not None and hosts.zone_of(conn, wanted) is None:
             raise BadRequest(f"Compute host {wanted} could not be found.")
-    if zone and zone not in zones:
+    if zone and zone != context.conf.default_availability_zone and not hosts.has_zone(conn, zone):
         raise BadRequest("The requested availability zone is not available")
     return Placement(zone or None, forced_host, requested)
 
@@ -259,10 +254,8 @@ def _check_volume_host(conn: Connection, host: str, place: Placement) -> None:
     for wanted in (place.force_host, place.requested_host):
         if wanted not in (None, host):
             raise BadRequest(f"The server cannot be on host {wanted}: {because}")
-    if place.availability_zone:
-        zone = conn.scalar(sa.select(hosts.c.availability_zone).where(hosts.c.name == host))
-        if zone not in (None, place.availability_zone):
-            raise BadRequest(f"The server cannot be in availability zone {place.availability_zone}: {because}")
+    if place.availability_zone and hosts.zone_of(conn, host) not in (None, place.availability_zone):
+        raise BadRequest(f"The server cannot be in availability zone {place.availability_zone}: {because}")
 
 
 def _group(conn: Connection, uuid: str, who: Caller) -> str:

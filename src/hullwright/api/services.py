@@ -79,9 +79,9 @@ class Services(Resource):
         if "disabled_reason" in given and given.get("status") != "disabled":
             raise BadRequest("Specifying disabled_reason requires that status is disabled.")
         with self.context.db.write() as conn:
-            host = next((host for host in hosts.list_all(conn) if host.uuid == service_id), None)
+            host = hosts.by_uuid(conn, service_id)
             if host is None:
-                if any(row["id"] == service_id for row in conductors.list_all(conn)):
+                if conductors.exists(conn, service_id):
                     raise BadRequest("Updating a nova-conductor service is not supported. Must be nova-compute.")
                 raise ServiceNotFound(id=service_id[:100])
             if given.get("status") == "enabled":

@@ -87,6 +87,11 @@ def retire_dead(connection: Connection, is_dead: Callable[[Mapping[str, Any]], b
     return gone
 
 
+def exists(connection: Connection, id: str) -> bool:
+    """Whether a conductor of that id is on record, its lease held or lapsed."""
+    return connection.execute(sa.select(conductors.c.id).where(conductors.c.id == id)).first() is not None
+
+
 def list_all(connection: Connection) -> list[dict[str, Any]]:
     """All conductors with hostname, pid, version, started_at, expires_at, and whether their lease holds (`is_living`)."""
     is_living = (conductors.c.expires_at > clock(connection)).label("is_living")

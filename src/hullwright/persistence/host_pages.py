@@ -1,4 +1,4 @@
-"""Hosts for the API's pages: facts, inventories and counts of all hosts in a fixed number of statements."""
+"""Hosts for the API's pages: facts, inventories and counts in a fixed number of statements, however many hosts there are."""
 
 from __future__ import annotations
 
@@ -34,6 +34,12 @@ def read(conn: Connection) -> HostPage:
         inventories=hosts.list_inventories(conn),
         instances={str(name): count for name, count in conn.execute(counts)},
     )
+
+
+def of(conn: Connection, host: Host) -> HostPage:
+    """One host."""
+    living = sa.select(sa.func.count()).where(instances.c.deleted_at.is_(None), instances.c.host == host.name)
+    return HostPage([host], hosts.list_inventories(conn, host.id), {host.name: conn.scalar(living) or 0})
 
 
 def servers_of(conn: Connection, names: list[str]) -> dict[str, list[tuple[str, str]]]:

@@ -59,10 +59,35 @@ def get(conn: Connection, name: str) -> Host:
 
     Raises: HostNotFound.
     """
-    row = conn.execute(sa.select(*_host_columns).where(hosts.c.name == name)).first()
-    if row is None:
+    host = _only(conn, hosts.c.name == name)
+    if host is None:
         raise HostNotFound(id=name)
-    return _host(row)
+    return host
+
+
+def by_uuid(conn: Connection, uuid: str) -> Host | None:
+    """The host of that uuid, if there is one."""
+    return _only(conn, hosts.c.uuid == uuid)
+
+
+def by_id(conn: Connection, id: int) -> Host | None:
+    """The host of that number, if there is one."""
+    return _only(conn, hosts.c.id == id)
+
+
+def _only(conn: Connection, which: sa.ColumnElement[bool]) -> Host | None:
+    row = conn.execute(sa.select(*_host_columns).where(which)).first()
+    return None if row is None else _host(row)
+
+
+def zone_of(conn: Connection, name: str) -> str | None:
+    """The availability zone of the host of that name, if there is one."""
+    return conn.scalar(sa.select(hosts.c.availability_zone).where(hosts.c.name == name))
+
+
+def has_zone(conn: Connection, zone: str) -> bool:
+    """Whether some host is in that availability zone."""
+    return conn.execute(sa.select(hosts.c.id).where(hosts.c.availability_zone == zone).limit(1)).first() is not None
 
 
 def list_all(conn: Connection) -> list[Host]:

@@ -108,14 +108,15 @@ def related(conn: Connection, rows: Sequence[RowMapping]) -> Related:
     if not uuids:
         return Related()
     found = Related(ports=ports.of_instances(conn, uuids), attachments=volumes.of_instances(conn, uuids))
-    if any(found.ports.values()):
-        found.network_names = dict(conn.execute(sa.select(networks.c.id, networks.c.name)).tuples().all())
+    if used := {port.network_id for cards in found.ports.values() for port in cards}:
+        names = sa.select(networks.c.id, networks.c.name).where(networks.c.id.in_(used))
+        found.network_names = dict(conn.execute(names).tuples().all())
     if failed := [row["uuid"] for row in rows if row["vm_state"] in (VmState.ERROR, VmState.DELETED)]:
         found.faults = faults.latest_of(conn, failed)
     if building := [row["uuid"] for row in rows if row["vm_state"] == VmState.BUILDING]:
         found.progress = _progress(conn, building)
-    if any(row["host"] for row in rows):
-        query = sa.select(hosts.c.name, *(hosts.c[name] for name in HostState.__dataclass_fields__))
+    if homes := {row["host"] for row in rows if row["host"]}:
+        query = sa.select(hosts.c.name, *(hosts.c[name] for name in HostState.__dataclass_fields__)).where(hosts.c.name.in_(homes))
         found.hosts = {name: HostState(*rest) for name, *rest in conn.execute(query)}
     return found
 

@@ -54,6 +54,7 @@ hosts = Table(
     # From that question to the latest one without an answer. It stands still while nobody asks.
     Column("silent_seconds", Double, nullable=False, default=0.0),
     time_column("created_at"),
+    Index("ix_hosts_availability_zone", "availability_zone"),
     sqlite_autoincrement=True,  # an id is never used again: it means one host to whoever has not heard of its removal
 )
 

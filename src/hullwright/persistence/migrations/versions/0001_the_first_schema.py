@@ -134,6 +134,7 @@ def upgrade() -> None:
         sqlite_autoincrement=True,
     )
     with op.batch_alter_table("hosts", schema=None) as batch_op:
+        batch_op.create_index("ix_hosts_availability_zone", ["availability_zone"], unique=False)
         batch_op.create_index(batch_op.f("ix_hosts_changed"), ["changed"], unique=False)
 
     op.create_table(
