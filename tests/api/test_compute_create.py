@@ -59,6 +59,14 @@ def test_a_create_request_costs_few_statements(sqlite_api: Api, small_world: Wor
     assert sqlite_api.db.statements - before <= 9  # flavor, image, network, subnets; BEGIN, three INSERTs, COMMIT
 
 
+@pytest.mark.parametrize("letter", ["n", "\u00fc"])
+def test_the_longest_name_leaves_room_for_the_numbers_of_several(api: Api, world: World, letter: str) -> None:
+    answer = api.post("/servers", server_body(world, name=letter * 255, max_count=10))
+    assert answer.status == 202, answer.text
+    found = [row["name"] for row in rows(api, instance_table)]
+    assert found == [*(f"{letter * 253}-{n}" for n in range(1, 10)), f"{letter * 252}-10"]
+
+
 @pytest.mark.parametrize(
     ("place", "status"),
     [

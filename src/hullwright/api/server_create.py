@@ -21,7 +21,7 @@ from hullwright.api import guest_shape, server_block_devices, server_networks, u
 from hullwright.api.context import ApiContext, Caller, microversion
 from hullwright.api.links import plain_address
 from hullwright.api.network.security_groups import default_group_id
-from hullwright.api.schemas.parts import truth
+from hullwright.api.schemas.parts import LONGEST_NAME, truth
 from hullwright.api.server_block_devices import Disks
 from hullwright.api.server_images import check_fits, usable_image
 from hullwright.objects.errors import BadRequest, FlavorNotFound, Forbidden, KeypairNotFound, ServerGroupNotFound
@@ -90,7 +90,7 @@ def prepare(context: ApiContext, req: falcon.Request, body: Mapping[str, Any]) -
     batch = []
     for index in range(count):
         uuid = str(uuid4())
-        name = server["name"] if count == 1 else f"{server['name']}-{index + 1}"
+        name = server["name"] if count == 1 else _numbered(server["name"], index + 1)
         spec = RequestSpec(
             instance_uuid=uuid,
             project_id=who.project_id,
@@ -151,6 +151,12 @@ def hostname_of(name: str, uuid: str) -> str:
     label = re.sub(r"[ _.]", "-", name)
     label = re.sub(r"[^A-Za-z0-9-]+", "", label).lower().strip("-")[:63].rstrip("-")
     return label or f"server-{uuid}"
+
+
+def _numbered(name: str, number: int) -> str:
+    """The name of one server of several: name-1, name-2, with a name that leaves room for the number."""
+    end = f"-{number}"
+    return name[: LONGEST_NAME - len(end)] + end
 
 
 def unique(tags: Iterable[str]) -> tuple[str, ...]:

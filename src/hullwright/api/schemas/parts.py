@@ -7,6 +7,7 @@ from typing import Any
 Schema = dict[str, Any]
 
 MAX_INT = 0x7FFFFFFF
+LONGEST_NAME = 255  # characters
 
 
 def closed(properties: Schema, required: tuple[str, ...] = (), **more: Any) -> Schema:
@@ -36,7 +37,7 @@ def nullable(schema: Schema) -> Schema:
     return {**schema, "type": [*(kind if isinstance(kind, list) else [kind]), "null"]}
 
 
-NAME: Schema = {"type": "string", "minLength": 1, "maxLength": 255, "format": "name"}
+NAME: Schema = {"type": "string", "minLength": 1, "maxLength": LONGEST_NAME, "format": "name"}
 DESCRIPTION: Schema = {"type": ["string", "null"], "minLength": 0, "maxLength": 255, "format": "printable_lines"}
 UUID: Schema = {"type": "string", "format": "uuid"}
 NULLABLE_UUID: Schema = {"type": ["string", "null"], "format": "uuid"}
