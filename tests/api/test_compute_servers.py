@@ -5,7 +5,10 @@ Over 400 lines: the other half of what `test_compute_create` begins, on the same
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import threading
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
 from uuid import uuid4
@@ -292,6 +295,40 @@ def test_filters_choose(api: Api, five: list[str], query: str, expected: str) ->
 )
 def test_filters_that_make_no_sense_are_400(sqlite_api: Api, query: str) -> None:
     assert sqlite_api.get(f"/servers{query}").status == 400
+
+
+@pytest.mark.parametrize("pattern", [r"(a+)+$", r"(a|aa)+$", r"(a*)*b", r"^(([a-z])+.)+[A-Z]([a-z])+$"])
+def test_a_pattern_that_backtracking_would_never_end_is_answered(api: Api, world: World, pattern: str) -> None:
+    uuid = create(api, world, name="a" * 60 + "!")
+    with within_a_minute():
+        answers = [api.get(f"/servers?{name}={quote(pattern)}") for name in ("name", "description", "hostname")]
+    assert {answer.status for answer in answers} == {200}
+    assert [answer.json["servers"] for answer in answers[:2]] == [[], []]
+    assert names(api, f"?name={quote('(a+)+!$')}") == ["a" * 60 + "!"], uuid
+
+
+@pytest.mark.parametrize("pattern", [r"(a+)\1", "(?=a)b", "(?<!a)b", "(a{1,255}){1,255}", "[", "a" * 256])
+def test_a_pattern_without_a_bound_or_a_sense_is_400(api: Api, world: World, pattern: str) -> None:
+    create(api, world)
+    answer = api.get(f"/servers?name={quote(pattern)}")
+    assert answer.fault[0] == "badRequest"
+    assert "regular expression" in answer.fault[1]
+
+
+@contextlib.contextmanager
+def within_a_minute() -> Iterator[None]:
+    """Ends what would go on for years, and each second what goes on after it, so that it fails."""
+
+    def end(*_args: Any) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, 60, 1)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_unknown_parameters_are_an_error_from_2_75_on(sqlite_api: Api, small_world: World) -> None:

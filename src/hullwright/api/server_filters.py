@@ -16,11 +16,9 @@ from hullwright.api.links import bad_parameter, every, last, moment, page_limit
 from hullwright.api.schemas.parts import BOOLEAN, truth
 from hullwright.api.validation import is_uuid
 from hullwright.objects.errors import BadRequest, Forbidden
-from hullwright.persistence import server_pages
+from hullwright.persistence import patterns, server_pages
 
 Condition = sa.ColumnElement[bool]
-
-_LONGEST_PATTERN = 255
 
 # Parameter -> column, for those that must be equal. Admins may use all, others the second list.
 _EQUAL_ADMIN = {
@@ -273,9 +271,7 @@ class _Reader:
 
     def _pattern(self, name: str, pattern: str) -> str:
         try:
-            if len(pattern) > _LONGEST_PATTERN:
-                raise re.error("too long")
-            re.compile(pattern)
-        except (re.error, OverflowError, RecursionError):
-            raise bad_parameter(name, pattern, "It is not a regular expression.") from None
+            patterns.compiled(pattern)
+        except ValueError as error:
+            raise bad_parameter(name, pattern, f"It is no regular expression that can be searched for: {error}") from None
         return pattern

@@ -21,6 +21,7 @@ from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
 from hullwright.objects import fence
 from hullwright.objects.errors import HullwrightError, Unavailable
+from hullwright.persistence import patterns
 
 _IDLE_TRANSACTION_SECONDS = 10  # our transactions wait for nothing but the database
 # SQLSTATEs of a server that cannot serve now: failed over to and read-only; gone; out of room or connections; shutting down or starting.
@@ -89,6 +90,7 @@ class Database:
                 cursor.execute(f"PRAGMA synchronous={synchronous}")
                 cursor.execute("PRAGMA foreign_keys=ON")
                 cursor.close()
+                dbapi.create_function("regexp", 2, patterns.search, deterministic=True)  # SQLAlchemy's own would backtrack
 
             event.listen(self.engine, "connect", on_connect)
         else:
