@@ -78,10 +78,11 @@ def test_a_method_outside_its_window_looks_unimplemented(sqlite_api: Api) -> Non
 def test_the_roots_tell_the_range_whatever_version_is_asked(sqlite_api: Api) -> None:
     versions = sqlite_api.get("/", absolute=True).json["versions"]
     assert [(v["id"], v["min_version"], v["version"]) for v in versions] == [("v2.1", "2.1", "2.100")]
-    for path in ("/v2.1", "/v2.1/"):
+    for path in ("/v2.1", "/v2.1/", "/v2.1/versions/v2.1"):
         version = sqlite_api.get(path, absolute=True).json["version"]
         assert version["status"] == "CURRENT"
         assert version["links"][0]["href"].endswith("/v2.1/")
+    assert sqlite_api.get("/versions/v2.0").fault[0] == "itemNotFound"
 
 
 def test_a_project_id_in_the_path_must_be_the_callers(sqlite_api: Api) -> None:

@@ -38,9 +38,11 @@ def test_another_content_type_is_415(sqlite_api: Api) -> None:
     assert (answer.status, answer.fault[0]) == (415, "badMediaType")
 
 
-def test_too_long_a_body_is_413(sqlite_api: Api) -> None:
+def test_too_long_a_body_is_413_and_nobody_is_told_to_try_again(sqlite_api: Api) -> None:
     answer = sqlite_api.post("/servers", body='{"a": "' + "x" * 300_000 + '"}', headers=TYPE)
     assert (answer.status, answer.fault[0]) == (413, "overLimit")
+    assert "Retry-After" not in answer.headers
+    assert "retryAfter" not in answer.json["overLimit"]
 
 
 def test_unknown_paths_and_methods_have_the_usual_form(sqlite_api: Api) -> None:

@@ -69,6 +69,39 @@ def test_a_place_of_theirs_is_refused_by_name(api: testing.TestClient, method: s
 
 
 @pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/os-agents"),
+        ("GET", "/os-cells/detail"),
+        ("POST", "/os-certificates"),
+        ("GET", "/os-cloudpipe"),
+        ("GET", f"/servers/{SERVER.rsplit('/', 1)[1]}/consoles/1"),
+        ("GET", "/os-fixed-ips/192.0.2.1"),
+        ("GET", "/os-floating-ip-dns"),
+        ("GET", "/hullwright/os-floating-ips-bulk"),
+        ("GET", "/os-fping/1"),
+        ("POST", "/os-networks"),
+        ("POST", "/os-networks/add"),
+        ("DELETE", "/os-networks/1"),
+        ("POST", "/os-networks/1/action"),
+        ("GET", "/os-security-group-default-rules"),
+        ("POST", "/os-tenant-networks"),
+        ("DELETE", "/os-tenant-networks/1"),
+        ("GET", f"/servers/{SERVER.rsplit('/', 1)[1]}/os-virtual-interfaces"),
+    ],
+)
+def test_what_nova_has_removed_is_gone(api: testing.TestClient, method: str, path: str) -> None:
+    result = api.simulate_request(method, f"/v2.1{path}")
+    assert (result.status_code, result.json["computeFault"]["code"]) == (410, 410)
+    assert message(result).startswith("This API was removed. Hullwright does not ")
+
+
+@pytest.mark.parametrize("path", ["/os-networks", "/os-networks/1", "/os-tenant-networks"])
+def test_what_is_left_of_it_in_nova_is_refused_by_name(api: testing.TestClient, path: str) -> None:
+    assert api.simulate_get(f"/v2.1{path}").status_code == 501
+
+
+@pytest.mark.parametrize(
     ("method", "path", "status"),
     [
         ("GET", "/v2.1/os-dances", 404),

@@ -20,6 +20,7 @@ LOG = logging.getLogger(__name__)
 
 JSON = "application/json"
 RETRY_AFTER_SECONDS = 5
+_RETRIED = frozenset({429, 503})  # not 413: a body that is too long will be so again
 
 _FAULTS = {
     400: "badRequest",
@@ -50,9 +51,10 @@ class HttpError(HullwrightError):
 class NotSupported(HttpError):
     """The service whose API this is would do it; we do not."""
 
-    def __init__(self, what: str) -> None:
-        """`what`: the rest of the sentence "Hullwright does not ..."."""
-        super().__init__(501, f"Hullwright does not {what}.")
+    def __init__(self, what: str, status: int = 501) -> None:
+        """`what`: the rest of the sentence "Hullwright does not ..."; `status` 410: that service does not either, any more."""
+        removed = "This API was removed. " if status == 410 else ""
+        super().__init__(status, f"{removed}Hullwright does not {what}.")
 
 
 def no_such_action(name: str, known: Mapping[str, str]) -> HttpError:
@@ -68,7 +70,7 @@ def status_of(error: HullwrightError) -> int:
 def compute_body(status: int, message: str, error: HullwrightError | None = None) -> dict[str, Any]:
     """The body of a compute error."""
     fault: dict[str, Any] = {"code": status, "message": message}
-    if status in (413, 429, 503):
+    if status in _RETRIED:
         fault["retryAfter"] = str(RETRY_AFTER_SECONDS)
     return {_FAULTS.get(status, "computeFault"): fault}
 
@@ -96,8 +98,8 @@ class ErrorHandlers:
 
     def http(self, req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError, params: Mapping[str, Any]) -> None:
         """What Falcon itself refuses: no such route, no such method, a header or body it cannot read."""
-        if error.status_code in (404, 405) and (what := unsupported.found(req.method, req.path)):
-            self.ours(req, resp, NotSupported(what), params)
+        if error.status_code in (404, 405) and (refusal := unsupported.found(req.method, req.path)):
+            self.ours(req, resp, NotSupported(refusal.what, refusal.status), params)
             return
         message = error.description or _TEXTS.get(error.status_code, error.title or "The request was refused.")
         if error.status_code in _TEXTS and error.status_code in (404, 405):
@@ -119,7 +121,7 @@ class ErrorHandlers:
         resp.text = None
         resp.media = None
         resp.stream = None
-        if status in (413, 429, 503):
+        if status in _RETRIED:
             resp.set_header("Retry-After", str(RETRY_AFTER_SECONDS))
 
     def _body_form(self, path: str) -> ErrorBody:

@@ -29,6 +29,7 @@ _FLAVOR = "/v2.1/flavors/{flavor_id}"
 ROUTES: tuple[tuple[str, type[Any], str | None], ...] = (
     ("/", Versions, None),
     ("/v2.1", Versions, "one"),
+    ("/v2.1/versions/{version_id}", Versions, "by_id"),
     ("/healthz", Health, None),
     ("/v2.1/servers", Servers, None),
     ("/v2.1/servers/detail", Servers, "detail"),

@@ -1,12 +1,14 @@
 """What Nova, Neutron, Cinder and Glance do and Hullwright does not: asked for, it is refused by name instead of "not found".
 
-The status is 501, as Nova's where a hypervisor lacks something; clients tell the text and do not try again.
+The status is 501, as Nova's where a hypervisor lacks something; clients tell the text and do not try again. What Nova itself has removed is
+410, as there.
 Not for: what none of them knows; that stays 404, 405, or "There is no such action".
 """
 
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
 _CONSOLES = "give access to consoles; `openstack console log show` tells what the guest wrote"
 _ATTACH_VOLUMES = "attach, detach or swap volumes of a server that is there; name them when you create it"
@@ -93,7 +95,6 @@ _COMPUTE = (
     ("servers/*/os-interface/*", "DELETE PUT", _ATTACH_PORTS),
     ("servers/*/os-security-groups", "", _GROUPS),
     ("servers/*/os-server-password", "", "keep passwords of guests"),
-    ("servers/*/os-virtual-interfaces", "", "serve os-virtual-interfaces; use os-interface"),
     ("servers/*/os-volume_attachments", "POST", _ATTACH_VOLUMES),
     ("servers/*/os-volume_attachments/*", "DELETE PUT", _ATTACH_VOLUMES),
     ("servers/*/remote-consoles", "", _CONSOLES),
@@ -101,13 +102,10 @@ _COMPUTE = (
     ("servers/*/topology", "", "tell the NUMA topology of servers"),
     ("flavors/*/action", "", "give access to private flavors; make the flavor public"),
     ("images", "", "pass image requests on; the image service is at /image"),
-    ("os-agents", "", "have agents in guests"),
     ("os-aggregates/*/images", "", "fetch images ahead to the hosts of an aggregate"),
     ("os-assisted-volume-snapshots", "", _SNAPSHOT),
     ("os-baremetal-nodes", "", "build on bare metal"),
-    ("os-cells", "", "have cells"),
     ("os-console-auth-tokens", "", _CONSOLES),
-    ("os-fixed-ips", "", "serve os-fixed-ips; use the network service at /network"),
     ("os-floating-ip-pools", "", _FLOATING),
     ("os-floating-ips", "", _FLOATING),
     ("os-hosts", "", "serve os-hosts; use os-services and os-hypervisors"),
@@ -127,6 +125,25 @@ _COMPUTE = (
     ("os-snapshots", "", _SNAPSHOT),
     ("os-tenant-networks", "", "serve os-tenant-networks; use the network service at /network"),
     ("os-volumes", "", "serve os-volumes; use the volume service at /volume"),
+)
+_NETWORKS_THERE = "manage networks here; use the network service at /network"
+_REMOVED = (
+    ("servers/*/consoles", "", _CONSOLES),
+    ("servers/*/os-virtual-interfaces", "", "serve os-virtual-interfaces; use os-interface"),
+    ("os-agents", "", "have agents in guests"),
+    ("os-cells", "", "have cells"),
+    ("os-certificates", "", "keep certificates"),
+    ("os-cloudpipe", "", "have VPNs of projects"),
+    ("os-fixed-ips", "", "serve os-fixed-ips; use the network service at /network"),
+    ("os-floating-ip-dns", "", _FLOATING),
+    ("os-floating-ips-bulk", "", _FLOATING),
+    ("os-fping", "", "ping guests"),
+    ("os-networks", "POST", _NETWORKS_THERE),
+    ("os-networks/*", "DELETE POST", _NETWORKS_THERE),
+    ("os-networks/*/action", "POST", _NETWORKS_THERE),
+    ("os-security-group-default-rules", "", _GROUPS),
+    ("os-tenant-networks", "POST", _NETWORKS_THERE),
+    ("os-tenant-networks/*", "DELETE", _NETWORKS_THERE),
 )
 _NETWORK = (
     ("address-groups", "", _GROUPS),
@@ -196,25 +213,38 @@ _IMAGE = (
 )
 
 
-def _compiled(prefix: str, places: tuple[tuple[str, str, str], ...]) -> list[tuple[re.Pattern[str], frozenset[str], str]]:
+class Refusal(NamedTuple):
+    """How a request is refused: the HTTP status, and the rest of the sentence "Hullwright does not ..."."""
+
+    status: int
+    what: str
+
+
+_Place = tuple[re.Pattern[str], frozenset[str], Refusal]
+
+
+def _compiled(prefix: str, places: tuple[tuple[str, str, str], ...], status: int = 501) -> list[_Place]:
     found = []
     for path, methods, what in places:
         words = re.escape(path).replace(r"\*", "[^/]+")
-        found.append((re.compile(prefix + words + ("" if methods else "(/.*)?")), frozenset(methods.split()), what))
+        place = re.compile(prefix + words + ("" if methods else "(/.*)?"))
+        found.append((place, frozenset(methods.split()), Refusal(status, what)))
     return found
 
 
+_COMPUTE_PREFIX = r"/v2\.1/(?:[^/]+/)?"  # a project id may stand before
 _PLACES = [
-    *_compiled(r"/v2\.1/(?:[^/]+/)?", _COMPUTE),  # a project id may stand before
+    *_compiled(_COMPUTE_PREFIX, _REMOVED, 410),  # first: some of what is left of them is in the other table
+    *_compiled(_COMPUTE_PREFIX, _COMPUTE),
     *_compiled(r"/network/v2\.0/", _NETWORK),
     *_compiled(r"/volume/v3/(?:[^/]+/)?", _VOLUME),
     *_compiled(r"/image/v2/", _IMAGE),
 ]
 
 
-def found(method: str, path: str) -> str | None:
-    """What a request asks for that is not done here, if it is a request that one of OpenStack's services serves."""
-    for place, methods, what in _PLACES:
+def found(method: str, path: str) -> Refusal | None:
+    """The refusal of a request that one of OpenStack's services serves, or did, and Hullwright does not."""
+    for place, methods, refusal in _PLACES:
         if (not methods or method in methods) and place.fullmatch(path):
-            return what
+            return refusal
     return None

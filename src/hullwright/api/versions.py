@@ -1,4 +1,4 @@
-"""/ and /v2.1: which versions of the compute API are served."""
+"""/, /v2.1 and /v2.1/versions/{id}: which versions of the compute API are served."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from hullwright.api import microversions
 from hullwright.api.context import base_url
 from hullwright.api.resource import Resource, send
 
+_ID = "v2.1"
 _MEDIA_TYPE = {"base": "application/json", "type": "application/vnd.openstack.compute+json;version=2.1"}
 
 
@@ -27,9 +28,15 @@ class Versions(Resource):
         version["media-types"] = [_MEDIA_TYPE]
         send(resp, {"version": version})
 
+    def on_get_by_id(self, req: falcon.Request, resp: falcon.Response, version_id: str) -> None:
+        """A version by its id: the one there is."""
+        if version_id != _ID:
+            raise falcon.HTTPNotFound
+        self.on_get_one(req, resp)
+
     def _version(self, req: falcon.Request) -> dict[str, Any]:
         return {
-            "id": "v2.1",
+            "id": _ID,
             "status": "CURRENT",
             "version": microversions.text(microversions.MAXIMUM),
             "min_version": microversions.text(microversions.MINIMUM),
