@@ -7,11 +7,12 @@ from typing import Any
 
 import falcon
 
-from hullwright.api import validation
 from hullwright.api.context import microversion
-from hullwright.api.links import iso_micro, row_number
+from hullwright.api.json_body import read_json
+from hullwright.api.queries import row_number
 from hullwright.api.resource import Resource, send
 from hullwright.api.schemas import aggregates as schemas
+from hullwright.api.times import iso_micro
 from hullwright.objects.aggregates import ZONE_KEY, Aggregate
 from hullwright.objects.errors import AggregateNotFound, BadRequest, InvalidAggregateAction
 from hullwright.persistence import aggregates
@@ -92,7 +93,7 @@ class OneAggregate(Resource):
 
     def on_post_action(self, req: falcon.Request, resp: falcon.Response, aggregate_id: str) -> None:
         """add_host, remove_host, set_metadata."""
-        body = validation.read_json(req, self.context.conf.api.max_body_bytes)
+        body = read_json(req, self.context.conf)
         if not isinstance(body, dict) or len(body) != 1:
             raise BadRequest("Malformed request body")
         [(name, arguments)] = body.items()

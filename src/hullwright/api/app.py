@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import falcon
+import falcon.media
+import orjson
 
 from hullwright.api import identity, routes
 from hullwright.api.context import ApiContext
@@ -40,6 +42,7 @@ def create_app(
         middleware=middleware,
         media_type=falcon.MEDIA_JSON,
     )
+    app.resp_options.media_handlers[falcon.MEDIA_JSON] = falcon.media.JSONHandler(dumps=orjson.dumps)
     app.req_options.strip_url_path_trailing_slash = True
     app.req_options.keep_blank_qs_values = True
     app.req_options.auto_parse_qs_csv = False

@@ -1,6 +1,6 @@
-"""Request bodies of the embedded services: read, bounded, checked against a JSON schema, refused with a sentence.
+"""Request bodies of the embedded services: checked against a JSON schema, refused with a sentence.
 
-Not for: compute's bodies, whose refusals have a form of their own; see `schemas`.
+Not for: compute's bodies, whose refusals have a form of their own; see `validation`.
 """
 
 from __future__ import annotations
@@ -9,37 +9,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import falcon
-import jsonschema
 import orjson
 from jsonschema.exceptions import ValidationError, best_match
 
 from hullwright.api.errors import HttpError
-
-MAX_BODY_BYTES = 1 << 20
-
-
-def read_json(req: falcon.Request) -> Any:
-    """The body as JSON.
-
-    Raises: HttpError 400 when it is none, 413 when it is too long.
-    """
-    if (req.content_length or 0) > MAX_BODY_BYTES:
-        raise HttpError(413, f"The body is longer than {MAX_BODY_BYTES} bytes.")
-    stream = req.bounded_stream if req.content_length is not None else req.stream
-    try:
-        data = stream.read(MAX_BODY_BYTES + 1)
-    except OSError:
-        raise HttpError(400, "The body broke off, or came too slowly.") from None
-    if len(data) < min(req.content_length or 0, MAX_BODY_BYTES):
-        raise HttpError(400, "The body is shorter than its announced length.")
-    if len(data) > MAX_BODY_BYTES:
-        raise HttpError(413, f"The body is longer than {MAX_BODY_BYTES} bytes.")
-    if b"\\u0000" in data:  # PostgreSQL's text cannot hold it
-        raise HttpError(400, "The body must not hold NUL characters.")
-    try:
-        return orjson.loads(data)
-    except orjson.JSONDecodeError as error:
-        raise HttpError(400, f"Malformed request body: {error}") from None
+from hullwright.api.json_body import read_json
+from hullwright.api.validation import Validator
 
 
 class Body:
@@ -50,14 +25,14 @@ class Body:
         self._key = key
         schema: dict[str, Any] = {"type": "object", "properties": properties, "required": list(required), "additionalProperties": others}
         schema["propertyNames"] = {"maxLength": 255}
-        self._validator = jsonschema.Draft202012Validator(schema, format_checker=jsonschema.FormatChecker())
+        self._validator = Validator(schema)
 
-    def read(self, req: falcon.Request) -> dict[str, Any]:
+    def read(self, req: falcon.Request, conf: Any) -> dict[str, Any]:
         """The object.
 
-        Raises: HttpError 400 or 413.
+        Raises: HttpError 400, 413 or 415.
         """
-        return self.check(read_json(req))
+        return self.check(read_json(req, conf))
 
     def check(self, data: Any) -> dict[str, Any]:
         """The object within `data`.
@@ -97,4 +72,3 @@ def _tell(error: ValidationError, whole: str) -> str:
 TEXT = {"type": "string", "maxLength": 255}
 TEXT_OR_NULL = {"type": ["string", "null"], "maxLength": 255}
 BOOLEAN = {"type": "boolean"}
-UUID = {"type": "string", "pattern": "^[0-9a-fA-F]{8}-?([0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}$"}

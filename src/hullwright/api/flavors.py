@@ -9,8 +9,9 @@ from uuid import uuid4
 import falcon
 
 from hullwright.api.context import Caller, caller, microversion
-from hullwright.api.links import Links, bad_parameter, cut, every, integer, last, page_limit
+from hullwright.api.links import Links
 from hullwright.api.microversions import available
+from hullwright.api.queries import bad_parameter, cut, every, integer, last, page_limit
 from hullwright.api.resource import Resource, send
 from hullwright.api.schemas import flavors as schemas
 from hullwright.api.schemas.parts import BOOLEAN, truth

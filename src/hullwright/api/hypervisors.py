@@ -9,10 +9,10 @@ import orjson
 from sqlalchemy.engine import Connection
 
 from hullwright.api.context import microversion
-from hullwright.api.links import Links, bad_parameter, cut, last, page_limit, row_number
+from hullwright.api.links import Links
 from hullwright.api.microversions import available
+from hullwright.api.queries import boolean, cut, last, page_limit, row_number
 from hullwright.api.resource import Resource, send
-from hullwright.api.schemas.parts import BOOLEAN, truth
 from hullwright.objects.errors import BadRequest, NotFound
 from hullwright.objects.hosts import Host, Inventory, is_up
 from hullwright.persistence import host_pages, hosts
@@ -100,9 +100,7 @@ class Hypervisors(Resource):
 
     def _with_servers(self, req: falcon.Request) -> bool:
         value = last(req, "with_servers") if microversion(req) >= _UUIDS_SINCE else None
-        if value is not None and value not in BOOLEAN["enum"]:
-            raise bad_parameter("with_servers", value, "It is not a boolean.")
-        return value is not None and truth(value)
+        return value is not None and boolean(value, "with_servers")
 
     def _brief(self, host: Host, _page: HostPage, minor: int, servers: dict[str, list[tuple[str, str]]] | None) -> dict[str, Any]:
         shown: dict[str, Any] = {

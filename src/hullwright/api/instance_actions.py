@@ -13,9 +13,11 @@ import falcon
 
 from hullwright.api.builds.steps import Span, fold
 from hullwright.api.context import caller, microversion
-from hullwright.api.links import Links, cut, iso_micro, last, moment, page_limit
+from hullwright.api.links import Links
+from hullwright.api.queries import cut, last, page_limit
 from hullwright.api.resource import Resource, send
 from hullwright.api.server_views import host_id
+from hullwright.api.times import iso_micro, moment
 from hullwright.objects.builds import Action, StepEvent
 from hullwright.objects.errors import BadRequest, NotFound
 from hullwright.objects.states import StepState

@@ -10,9 +10,11 @@ from typing import Any
 import falcon
 
 from hullwright.api.context import caller, microversion
-from hullwright.api.links import Links, cut, iso_micro, last, page_limit
+from hullwright.api.links import Links
+from hullwright.api.queries import cut, last, page_limit
 from hullwright.api.resource import Resource, send
 from hullwright.api.schemas import key_pairs as schemas
+from hullwright.api.times import iso_micro
 from hullwright.objects.errors import BadRequest, Forbidden, KeypairNotFound
 from hullwright.persistence import key_pairs
 from hullwright.persistence.key_pairs import KeyPair

@@ -8,7 +8,7 @@ import falcon
 
 from hullwright.api.context import caller, microversion
 from hullwright.api.key_pairs import MAX_KEY_PAIRS
-from hullwright.api.links import last
+from hullwright.api.queries import last
 from hullwright.api.resource import Resource, send
 from hullwright.persistence import instances, server_groups
 

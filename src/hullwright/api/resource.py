@@ -6,7 +6,6 @@ from typing import Any
 from uuid import UUID
 
 import falcon
-import orjson
 from sqlalchemy.engine import RowMapping
 
 from hullwright.api import validation
@@ -20,8 +19,7 @@ from hullwright.persistence import instances
 def send(resp: falcon.Response, answer: Any, status: int = 200) -> None:
     """Answer with JSON."""
     resp.status = status
-    resp.content_type = "application/json"
-    resp.data = orjson.dumps(answer)
+    resp.media = answer
 
 
 def asker(req: falcon.Request) -> Asker:
@@ -42,7 +40,7 @@ class Resource:
 
         Raises: HttpError, BadRequest.
         """
-        return validation.body(req, windows, self.context.conf.api.max_body_bytes)
+        return validation.body(req, windows, self.context.conf)
 
     def require(self, req: falcon.Request, rule: str) -> Caller:
         """The caller, if the policy lets him.

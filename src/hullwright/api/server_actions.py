@@ -11,9 +11,10 @@ from typing import Any
 import falcon
 from sqlalchemy.engine import RowMapping
 
-from hullwright.api import unsupported, validation
+from hullwright.api import unsupported
 from hullwright.api.context import microversion, request_id
 from hullwright.api.errors import no_such_action
+from hullwright.api.json_body import read_json
 from hullwright.api.resource import Resource, asker, send
 from hullwright.api.schemas.actions import ACTIONS
 from hullwright.conductor.client import CONSOLE_LOG
@@ -44,7 +45,7 @@ class ServerActions(Resource):
 
     def on_post(self, req: falcon.Request, resp: falcon.Response, server_id: str) -> None:
         """Do what the body names."""
-        body = validation.read_json(req, self.context.conf.api.max_body_bytes)
+        body = read_json(req, self.context.conf)
         if not isinstance(body, dict) or len(body) != 1:
             raise BadRequest("Malformed request body")
         [(name, arguments)] = body.items()

@@ -12,8 +12,8 @@ import sqlalchemy as sa
 
 from hullwright.api import server_states
 from hullwright.api.context import ApiContext, Caller, microversion
-from hullwright.api.links import bad_parameter, every, last, moment, page_limit
-from hullwright.api.schemas.parts import BOOLEAN, truth
+from hullwright.api.queries import bad_parameter, boolean, every, last, page_limit
+from hullwright.api.times import moment
 from hullwright.api.validation import is_uuid
 from hullwright.objects.errors import BadRequest, Forbidden
 from hullwright.persistence import patterns, server_pages
@@ -247,9 +247,7 @@ class _Reader:
             return False
         if value == "" and not strict:
             return True  # ?all_tenants without a value
-        if value not in BOOLEAN["enum"]:
-            raise bad_parameter(name, value, "It is not a boolean.")
-        return truth(value)
+        return boolean(value, name)
 
     def _moment(self, name: str, since_version: int = 1) -> float | None:
         value = last(self._req, name)

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 import falcon
 
 from hullwright.api.context import caller, microversion
-from hullwright.api.links import every, integer, page_limit
+from hullwright.api.queries import every, integer, page_limit
 from hullwright.api.resource import Resource, send
 from hullwright.api.schemas import server_groups as schemas
 from hullwright.api.validation import is_uuid

@@ -10,7 +10,8 @@ from typing import Any
 from sqlalchemy.engine import RowMapping
 
 from hullwright.api import server_states
-from hullwright.api.links import Links, iso, iso_micro
+from hullwright.api.links import Links
+from hullwright.api.times import iso, iso_micro
 from hullwright.objects.disks import root_device
 from hullwright.objects.hosts import is_up
 from hullwright.objects.networks import Port

@@ -11,7 +11,8 @@ from sqlalchemy.engine import RowMapping
 
 from hullwright.api import idempotency, server_filters
 from hullwright.api.context import ApiContext, Caller, caller, microversion
-from hullwright.api.links import Links, cut, plain_address
+from hullwright.api.links import Links, plain_address
+from hullwright.api.queries import cut
 from hullwright.api.resource import Resource, asker, send
 from hullwright.api.schemas import servers as schemas
 from hullwright.api.schemas.parts import truth

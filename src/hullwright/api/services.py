@@ -9,10 +9,11 @@ from typing import Any
 import falcon
 
 from hullwright.api.context import microversion
-from hullwright.api.links import iso_micro, last
+from hullwright.api.queries import last
 from hullwright.api.resource import Resource, send
 from hullwright.api.schemas import services as schemas
 from hullwright.api.schemas.parts import truth
+from hullwright.api.times import iso_micro
 from hullwright.objects.errors import BadRequest, NotFound
 from hullwright.objects.hosts import Host, is_up
 from hullwright.persistence import conductors, hosts

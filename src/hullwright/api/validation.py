@@ -10,20 +10,20 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import falcon
-import orjson
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 from jsonschema.validators import extend
 
 from hullwright.api.context import microversion
-from hullwright.api.errors import HttpError
+from hullwright.api.json_body import read_json
+from hullwright.api.schemas.parts import UUID_PATTERN
 from hullwright.objects.errors import BadRequest
 
 # Members whose values are never told back, nor anything that holds them.
 _SECRET = frozenset({"user_data", "adminPass", "contents", "private_key", "connection_info"})
 _LONGEST_ECHO = 300
 
-_UUID = re.compile(r"[0-9a-fA-F]{8}-?([0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}", re.ASCII)
+_UUID = re.compile(UUID_PATTERN, re.ASCII)
 
 
 # --- Formats ----------------------------------------------------------------------------------------------------------
@@ -92,7 +92,7 @@ def _check_format(validator: Any, form: str, instance: Any, schema: Mapping[str,
         yield ValidationError(f"{instance!r} is not a {form!r}")
 
 
-_Validator: Any = extend(Draft202012Validator, {"format": _check_format})  # type: ignore[no-untyped-call]
+Validator: Any = extend(Draft202012Validator, {"format": _check_format})  # type: ignore[no-untyped-call]
 
 
 # --- Bodies -----------------------------------------------------------------------------------------------------------
@@ -103,10 +103,10 @@ class Windows:
 
     def __init__(self, schemas: Mapping[int, Mapping[str, Any]]) -> None:
         """Compile all of them."""
-        self._compiled = sorted(((since, _Validator(schema)) for since, schema in schemas.items()), reverse=True)
+        self._compiled = sorted(((since, Validator(schema)) for since, schema in schemas.items()), reverse=True)
         for since, schema in schemas.items():
             try:
-                _Validator.check_schema(schema)
+                Validator.check_schema(schema)
             except Exception as error:
                 raise RuntimeError(f"schema of 2.{since} is wrong: {error}") from error
 
@@ -146,39 +146,11 @@ def _shortened(text: str, longest: int = _LONGEST_ECHO) -> str:
     return text if len(text) <= longest else text[:longest] + "..."
 
 
-_BROKEN_OFF = "The request's body ended before its announced length, or came too slowly."
-
-
-def read_json(req: falcon.Request, max_bytes: int) -> Any:
-    """The request's body.
-
-    Raises: HttpError 400, 413 or 415.
-    """
-    kind = (req.content_type or "application/json").partition(";")[0].strip().lower()
-    if kind != "application/json":
-        raise HttpError(415, f"Unsupported Content-Type {kind}; use application/json.")
-    if (req.content_length or 0) > max_bytes:
-        raise HttpError(413, f"The request's body is longer than {max_bytes} bytes.")
-    # A chunked body has no length; Falcon's bounded stream would take it for empty.
-    try:
-        data = (req.stream if req.content_length is None else req.bounded_stream).read(max_bytes + 1)
-    except OSError:
-        raise HttpError(400, _BROKEN_OFF) from None
-    if len(data) < (req.content_length or 0):
-        raise HttpError(400, _BROKEN_OFF)
-    if len(data) > max_bytes:
-        raise HttpError(413, f"The request's body is longer than {max_bytes} bytes.")
-    try:
-        return orjson.loads(data)
-    except orjson.JSONDecodeError:
-        raise HttpError(400, "Malformed request body") from None
-
-
-def body(req: falcon.Request, windows: Windows, max_bytes: int) -> Any:
+def body(req: falcon.Request, windows: Windows, conf: Any) -> Any:
     """The request's body, checked against the schema of its microversion.
 
     Raises: HttpError, BadRequest.
     """
-    found = read_json(req, max_bytes)
+    found = read_json(req, conf)
     windows.check(found, microversion(req))
     return found

@@ -12,7 +12,7 @@ from hullwright.api.builds.stream import MEDIA_TYPE, Streams
 from hullwright.api.builds.views import brief_view, build_view, event_view, is_at_rest
 from hullwright.api.context import ApiContext, Caller, caller
 from hullwright.api.errors import HttpError
-from hullwright.api.queries import boolean, integer, next_query, values
+from hullwright.api.queries import boolean, every, integer, next_query
 from hullwright.conf.conductor import step_limit_seconds
 from hullwright.objects.builds import Job
 from hullwright.objects.states import JobState
@@ -20,7 +20,7 @@ from hullwright.persistence import attempts, builds, events, faults, waits
 from hullwright.persistence.builds import Server
 from hullwright.persistence.jobs import JobNotFound
 
-_DEFAULT_LIMIT, _MAX_LIMIT = 100, 1000
+_DEFAULT_LIMIT = 100
 _MAX_EVENTS = 10_000
 
 
@@ -41,17 +41,18 @@ class Builds:
     def __init__(self, context: ApiContext) -> None:
         """Keep the parts."""
         self._db = context.db
+        self._max_limit = context.conf.api.max_limit
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Builds, newest first. `kind=all` lists other work on servers and volumes too; `waiting=true` only what waits for room."""
         who = caller(req)
-        states = values(req, "state")
+        states = every(req, "state")
         for state in states:
             if state not in list(JobState):
                 raise HttpError(400, f"Invalid state '{state}': use one of {', '.join(JobState)}.")
-        kinds = values(req, "kind") or ["build_instance"]
+        kinds = every(req, "kind") or ["build_instance"]
         limit = integer(req, "limit")
-        limit = _DEFAULT_LIMIT if limit is None else min(limit, _MAX_LIMIT)
+        limit = min(_DEFAULT_LIMIT if limit is None else limit, self._max_limit)
         with self._db.read() as conn:
             before_id = None
             if marker := req.get_param("marker"):

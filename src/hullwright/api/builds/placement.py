@@ -11,10 +11,11 @@ from typing import Any
 
 import falcon
 
-from hullwright.api import microversions, validation
+from hullwright.api import microversions
 from hullwright.api.builds.views import report_view
 from hullwright.api.context import caller, request_id
 from hullwright.api.errors import HttpError
+from hullwright.api.json_body import read_json
 from hullwright.api.queries import integer
 from hullwright.api.resource import Resource, send
 from hullwright.api.schemas import servers as schemas
@@ -54,7 +55,7 @@ class Explain(Resource):
 
     def _asked(self, req: falcon.Request) -> tuple[str, dict[str, Any]]:
         """The server that it is about, and what a conductor has to know."""
-        body = validation.read_json(req, self.context.conf.api.max_body_bytes)
+        body = read_json(req, self.context.conf)
         if isinstance(body, Mapping) and "server_id" in body:
             if list(body) != ["server_id"] or not isinstance(body["server_id"], str):
                 raise HttpError(400, 'Give either {"server": {...}} or {"server_id": "..."}.')

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from hullwright.api.builds.errors import hint
 from hullwright.api.builds.steps import Span, Step, fold
+from hullwright.api.times import iso_micro_utc
 from hullwright.objects.builds import Attempt, Job, Progress, StepEvent
 from hullwright.objects.errors import text_for_users
 from hullwright.objects.instances import Fault
@@ -16,11 +16,6 @@ from hullwright.objects.states import OPEN_JOB_STATES, StepState
 from hullwright.persistence.builds import Pulse, Server
 from hullwright.persistence.database import now
 from hullwright.persistence.waits import Place
-
-
-def iso(seconds: float | None) -> str | None:
-    """Seconds since the epoch as ISO 8601 in UTC with microseconds."""
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def is_at_rest(state: str) -> bool:
@@ -39,9 +34,9 @@ def brief_view(job: Job, server: Server | None, place: Place | None = None) -> d
         "progress": job.progress,
         "cancel_requested": job.cancel_requested,
         "request_id": job.request_id,
-        "created_at": iso(job.created_at),
-        "started_at": iso(job.started_at),
-        "finished_at": iso(job.finished_at),
+        "created_at": iso_micro_utc(job.created_at),
+        "started_at": iso_micro_utc(job.started_at),
+        "finished_at": iso_micro_utc(job.finished_at),
         "duration_seconds": _seconds(job.started_at, job.finished_at, open_until=now()),
         "waiting": place and _waiting_view(job, place),
     }
@@ -50,8 +45,8 @@ def brief_view(job: Job, server: Server | None, place: Place | None = None) -> d
 def _waiting_view(job: Job, place: Place) -> dict[str, Any]:
     """Since when a build waits for room, until when it will, and where it stands. One that was woken looks for room just now."""
     return {
-        "since": iso(job.waiting_since),
-        "until": iso(job.not_before or None),
+        "since": iso_micro_utc(job.waiting_since),
+        "until": iso_micro_utc(job.not_before or None),
         "place": place.number,
         "of": place.of,
     }
@@ -73,7 +68,7 @@ def build_view(
     steps = fold(events)
     open_steps = [step for step in steps if step.is_open] if not is_at_rest(job.state) else []
     return brief_view(job, server, place) | {
-        "deadline": iso(job.deadline_at),
+        "deadline": iso_micro_utc(job.deadline_at),
         "leases": job.leases,
         "conductor": job.owner if admin else None,
         "error": job.error if admin else (job.error and (fault.message if fault is not None else "The build failed.")),
@@ -107,7 +102,7 @@ def _fault_view(fault: Fault, *, admin: bool) -> dict[str, Any]:
         "hint": fault.hint,
         "step": fault.step,
         "details": fault.details if admin else None,
-        "created_at": iso(fault.created_at),
+        "created_at": iso_micro_utc(fault.created_at),
     }
 
 
@@ -122,8 +117,8 @@ def attempt_view(attempt: Attempt, steps: Sequence[Step], *, admin: bool) -> dic
         "error": attempt.error,
         "reason": _text(attempt.error, attempt.reason, admin=admin) if attempt.error or attempt.reason else None,
         "hint": hint(attempt.error),
-        "started_at": iso(attempt.started_at),
-        "finished_at": iso(attempt.finished_at),
+        "started_at": iso_micro_utc(attempt.started_at),
+        "finished_at": iso_micro_utc(attempt.finished_at),
         "duration_seconds": _seconds(attempt.started_at, attempt.finished_at),
         "placement": placement_view(attempt, admin=admin),
         "steps": [step_view(step, admin=admin) for step in steps],
@@ -169,8 +164,8 @@ def step_view(step: Step, *, admin: bool) -> dict[str, Any]:
         "attempt": step.attempt,
         "state": step.state,
         "host": step.host if admin else None,
-        "started_at": iso(span.started_at) if span else None,
-        "finished_at": iso(span.finished_at) if span else None,
+        "started_at": iso_micro_utc(span.started_at) if span else None,
+        "finished_at": iso_micro_utc(span.finished_at) if span else None,
         "duration_seconds": _seconds(span.started_at, span.finished_at) if span else None,
         "resumed": (span.resumed if span else 0) + (step.undo.resumed if step.undo else 0),
         "error": _error_view(span, admin=admin) if span else None,
@@ -186,8 +181,8 @@ def _current_view(step: Step, limit_seconds: Callable[[str], float], *, admin: b
 def _undo_view(span: Span, *, admin: bool) -> dict[str, Any]:
     return {
         "state": span.state,
-        "started_at": iso(span.started_at),
-        "finished_at": iso(span.finished_at),
+        "started_at": iso_micro_utc(span.started_at),
+        "finished_at": iso_micro_utc(span.finished_at),
         "duration_seconds": _seconds(span.started_at, span.finished_at),
         "error": _error_view(span, admin=admin),
     }
@@ -214,12 +209,12 @@ def event_view(event: StepEvent, *, admin: bool) -> dict[str, Any]:
             "hint": result.get("hint") or hint(error),
         }
     elif event.to_state == StepState.WAITING and isinstance(result, dict):
-        result = {"reason": result.get("reason"), "until": iso(result.get("until"))}
+        result = {"reason": result.get("reason"), "until": iso_micro_utc(result.get("until"))}
     elif not admin:
         result = None
     return {
         "seq": event.seq,
-        "at": iso(event.at),
+        "at": iso_micro_utc(event.at),
         "attempt": event.attempt,
         "step": event.step,
         "from_state": event.from_state,
@@ -239,7 +234,7 @@ def progress_view(progress: Progress) -> dict[str, Any]:
         "total": progress.total,
         "unit": progress.unit,
         "percent": min(100, 100 * progress.done // progress.total) if progress.total else None,
-        "at": iso(progress.at),
+        "at": iso_micro_utc(progress.at),
     }
 
 

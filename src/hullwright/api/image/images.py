@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import uuid
-from datetime import UTC, datetime
 from typing import Any
 
 import falcon
 import sqlalchemy as sa
 
-from hullwright.api.bodies import Body, read_json
+from hullwright.api.bodies import Body
 from hullwright.api.context import ApiContext, caller
 from hullwright.api.errors import HttpError
 from hullwright.api.image import patches
 from hullwright.api.image.access import changeable, check_visibility, listable, visible
 from hullwright.api.image.schemas import PROPERTY, READ_ONLY, UUID, WRITABLE
 from hullwright.api.image.views import image_view
-from hullwright.api.queries import MAX_INTEGER, boolean, integer, next_query, page_of, values
+from hullwright.api.json_body import read_json
+from hullwright.api.queries import MAX_BIG_INTEGER, MAX_INTEGER, boolean, every, integer, next_query, page_of
+from hullwright.api.times import moment
 from hullwright.drivers.image.local.store import ImageDirectory
 from hullwright.objects.images import Image
 from hullwright.persistence import images
@@ -43,9 +44,9 @@ class Images:
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """A page of the images that the caller may see and the query describes."""
-        page = page_of(req, _SORTABLE, default=("created_at", True), default_limit=_DEFAULT_LIMIT)
+        page = page_of(req, self._context.conf.api.max_limit, _SORTABLE, default=("created_at", True), default_limit=_DEFAULT_LIMIT)
         where = listable(caller(req), req.get_param("visibility")) + _filters(req)
-        wanted_tags = set(values(req, "tag"))
+        wanted_tags = set(every(req, "tag"))
         wanted = {name: value for name, value in req.params.items() if name not in _KNOWN}
         # Tags and properties are not columns: with such a filter the rest of the list is read, then cut.
         by_content = bool(wanted_tags or wanted)
@@ -71,7 +72,7 @@ class Images:
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """A record without bytes yet."""
-        given = _CREATE.check(_without_read_only(read_json(req)))
+        given = _CREATE.check(_without_read_only(read_json(req, self._context.conf)))
         who = caller(req)
         at = now()
         owner = given.get("owner", who.project_id)
@@ -119,10 +120,7 @@ class ImageItem:
 
     def on_patch(self, req: falcon.Request, resp: falcon.Response, image_id: str) -> None:
         """Change attributes; answers the whole image."""
-        media_type = (req.content_type or "").partition(";")[0].strip()
-        if media_type not in patches.MEDIA_TYPES:
-            raise HttpError(415, f"The body must be one of {', '.join(patches.MEDIA_TYPES)}.")
-        operations = read_json(req)
+        operations = read_json(req, self._context.conf, patches.MEDIA_TYPES)
         who = caller(req)
         with self._context.db.write() as conn:
             image = changeable(conn, who, image_id)
@@ -165,7 +163,7 @@ def _filters(req: falcon.Request) -> list[sa.ColumnElement[bool]]:
     """
     where: list[sa.ColumnElement[bool]] = []
     for name, column in _MATCHED.items():
-        for text in values(req, name):
+        for text in every(req, name):
             if text.startswith("in:"):
                 where.append(column.in_([part.strip('"') for part in text[3:].split(",")]))
             else:
@@ -175,28 +173,24 @@ def _filters(req: falcon.Request) -> list[sa.ColumnElement[bool]]:
     if (hidden := req.get_param("os_hidden")) is not None and boolean(hidden, "os_hidden"):
         where.append(sa.false())  # no image is hidden
     for name, column in (("min_disk", table.c.min_disk_gb), ("min_ram", table.c.min_ram_mb)):
-        if (number := integer(req, name)) is not None:
+        if (number := integer(req, name, MAX_BIG_INTEGER)) is not None:
             where.append(column == number if number <= MAX_INTEGER else sa.false())
-    if (number := integer(req, "size_min")) is not None:
+    if (number := integer(req, "size_min", MAX_BIG_INTEGER)) is not None:
         where.append(table.c.size_bytes >= number)
-    if (number := integer(req, "size_max")) is not None:
+    if (number := integer(req, "size_max", MAX_BIG_INTEGER)) is not None:
         where.append(table.c.size_bytes <= number)
     for name in ("created_at", "updated_at"):
-        for text in values(req, name):
-            where.append(_time_filter(table.c[name], text))
+        for text in every(req, name):
+            where.append(_time_filter(name, text))
     return where
 
 
-def _time_filter(column: sa.Column[float], text: str) -> sa.ColumnElement[bool]:
+def _time_filter(name: str, text: str) -> sa.ColumnElement[bool]:
     """`gte:2026-01-31T12:00:00Z` and its like; without an operator it means the same second."""
     operator, separator, time = text.partition(":")
     if operator not in ("gt", "gte", "lt", "lte", "eq", "neq") or not separator:
         operator, time = "eq", text
-    try:
-        moment = datetime.fromisoformat(time)
-    except ValueError:
-        raise HttpError(400, f"Invalid time '{time}': it must be ISO 8601.") from None
-    seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    column, seconds = table.c[name], moment(time, name)
     same = sa.and_(column >= seconds, column < seconds + 1)
     match operator:
         case "gt":

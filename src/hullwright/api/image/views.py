@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
+from hullwright.api.times import iso
 from hullwright.objects.images import Image
 
 
@@ -31,14 +31,9 @@ def image_view(image: Image) -> dict[str, Any]:
         "os_hidden": False,
         "owner": image.owner,
         "tags": list(image.tags),
-        "created_at": time_text(image.created_at),
-        "updated_at": time_text(image.updated_at),
+        "created_at": iso(image.created_at),
+        "updated_at": iso(image.updated_at),
         "self": link,
         "file": f"{link}/file",
         "schema": "/v2/schemas/image",
     }
-
-
-def time_text(seconds: float) -> str:
-    """Seconds since the epoch as ISO 8601, to the second, as Glance writes it."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

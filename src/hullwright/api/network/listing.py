@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from hullwright.api.context import ApiContext, base_url
 from hullwright.api.errors import HttpError
-from hullwright.api.queries import PageRequest, chosen, equal_filters, next_query, page_of, values
+from hullwright.api.queries import PageRequest, chosen, equal_filters, every, next_query, page_of
 
 R = TypeVar("R")
 
@@ -38,7 +38,7 @@ class Listing:
 
         Raises: HttpError 400.
         """
-        page = page_of(req, self._sortable, default=("created_at", False))
+        page = page_of(req, context.conf.api.max_limit, self._sortable, default=("created_at", False))
         where = equal_filters(req, self._columns)
         # What is shown and is no column is compared as shown, so the list is cut only afterwards.
         shown = {name for name in req.params if name not in self._columns and name not in _PAGING | self._special}
@@ -47,8 +47,8 @@ class Listing:
         except LookupError:
             raise HttpError(400, f"The marker {page.marker} could not be found.") from None
         for name in shown:
-            views = [each for each in views if self._matches(each, name, values(req, name))]
-        fields = {part for value in values(req, "fields") for part in value.split(",") if part}
+            views = [each for each in views if self._matches(each, name, every(req, name))]
+        fields = {part for value in every(req, "fields") for part in value.split(",") if part}
         body: dict[str, Any] = {self._collection: [chosen(fields, each) for each in views[: page.limit]]}
         if len(views) > page.limit > 0:
             href = f"{base_url(req, context.conf)}{req.path}?{next_query(req, views[page.limit - 1]['id'])}"
@@ -68,5 +68,5 @@ class Listing:
 
 def show(req: falcon.Request, key: str, view: Mapping[str, Any]) -> dict[str, Any]:
     """The body of an answer with one item, only the chosen fields of it."""
-    fields = {part for value in values(req, "fields") for part in value.split(",") if part}
+    fields = {part for value in every(req, "fields") for part in value.split(",") if part}
     return {key: chosen(fields, view)}

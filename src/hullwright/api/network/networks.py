@@ -118,7 +118,7 @@ class Networks:
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """A new network, carried as `hullwright:mode` says; a flat one is a bridge that the hosts have."""
-        given = _CREATE.read(req)
+        given = _CREATE.read(req, self._context.conf)
         who = caller(req)
         mode, bridge = _carriage(given)
         project_id = given.get("project_id") or given.get("tenant_id") or who.project_id
@@ -158,7 +158,7 @@ class NetworkItem:
 
     def on_put(self, req: falcon.Request, resp: falcon.Response, network_id: str) -> None:
         """Change it."""
-        given = _UPDATE.read(req)
+        given = _UPDATE.read(req, self._context.conf)
         who = caller(req)
         columns = {"name": "name", "description": "description", "shared": "shared", "mtu": "mtu", "port_security_enabled": "port_security"}
         with self._context.db.write() as conn:

@@ -11,14 +11,15 @@ import falcon
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from hullwright.api.bodies import BOOLEAN, TEXT, TEXT_OR_NULL, UUID, Body, only
+from hullwright.api.bodies import BOOLEAN, TEXT, TEXT_OR_NULL, Body, only
 from hullwright.api.context import ApiContext, Caller, caller
 from hullwright.api.errors import HttpError
 from hullwright.api.network.listing import Listing, show
 from hullwright.api.network.networks import visible as visible_network
 from hullwright.api.network.security_groups import default_group_id
 from hullwright.api.network.views import port_view
-from hullwright.api.queries import values
+from hullwright.api.queries import every
+from hullwright.api.schemas.parts import UUID
 from hullwright.objects.errors import PortNotFound
 from hullwright.objects.networks import FixedIp, Port
 from hullwright.persistence import ports
@@ -121,7 +122,7 @@ class Ports:
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """A new port with its addresses: those asked for, else one of each IP version; an empty list means none."""
-        given = _CREATE.read(req)
+        given = _CREATE.read(req, self._context.conf)
         who = caller(req)
         project_id = given.get("project_id") or given.get("tenant_id") or who.project_id
         if not who.is_admin and project_id != who.project_id:
@@ -163,7 +164,7 @@ class PortItem:
 
     def on_put(self, req: falcon.Request, resp: falcon.Response, port_id: str) -> None:
         """Change it. The addresses of a server's port stay: the server was told them at its build."""
-        given = _UPDATE.read(req)
+        given = _UPDATE.read(req, self._context.conf)
         who = caller(req)
         with self._context.db.write() as conn:
             port = _visible(conn, who, port_id)
@@ -236,7 +237,7 @@ def _address_filter(req: falcon.Request) -> list[sa.ColumnElement[bool]]:
     Raises: HttpError 400.
     """
     where: list[sa.ColumnElement[bool]] = []
-    for text in values(req, "fixed_ips"):
+    for text in every(req, "fixed_ips"):
         name, separator, value = text.partition("=")
         found = sa.select(addresses_table.c.port_id)
         if name == "ip_address" and separator:

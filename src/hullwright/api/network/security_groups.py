@@ -13,7 +13,7 @@ import falcon
 
 from hullwright.api.context import ApiContext, caller
 from hullwright.api.network.listing import show
-from hullwright.api.queries import values
+from hullwright.api.queries import every
 
 _NAMESPACE = uuid.UUID("5d1b2a0e-6f0c-5b7e-9a57-3f2d6e2f7c11")
 _DESCRIPTION = "Default security group: all traffic passes; only spoofed addresses are filtered."
@@ -66,7 +66,7 @@ def _named(req: falcon.Request, views: list[dict[str, Any]]) -> list[dict[str, A
     """Those views whose attributes are as the query says."""
     for name in req.params:
         if views and name in views[0]:
-            views = [view for view in views if str(view[name]) in values(req, name)]
+            views = [view for view in views if str(view[name]) in every(req, name)]
     return views
 
 

@@ -10,13 +10,14 @@ import falcon
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from hullwright.api.bodies import BOOLEAN, TEXT, TEXT_OR_NULL, UUID, Body, only
+from hullwright.api.bodies import BOOLEAN, TEXT, TEXT_OR_NULL, Body, only
 from hullwright.api.context import ApiContext, Caller, caller
 from hullwright.api.errors import HttpError
 from hullwright.api.network import ranges
 from hullwright.api.network.listing import Listing, show
 from hullwright.api.network.networks import changeable, visible, visible_where
 from hullwright.api.network.views import subnet_view
+from hullwright.api.schemas.parts import UUID
 from hullwright.objects.errors import NetworkNotFound, SubnetNotFound
 from hullwright.objects.networks import Network, Subnet
 from hullwright.persistence import networks
@@ -109,7 +110,7 @@ class Subnets:
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """A new subnet of a network."""
-        given = _CREATE.read(req)
+        given = _CREATE.read(req, self._context.conf)
         net = ranges.parse_cidr(given["cidr"], given.get("ip_version", 4))
         gateway = ranges.parse_gateway(net, given["gateway_ip"]) if "gateway_ip" in given else ranges.default_gateway(net)
         pools = ranges.parse_pools(net, gateway, given.get("allocation_pools"))
@@ -150,7 +151,7 @@ class SubnetItem:
 
     def on_put(self, req: falcon.Request, resp: falcon.Response, subnet_id: str) -> None:
         """Change it; hosts hear of it when the next guest is plugged there."""
-        given = _UPDATE.read(req)
+        given = _UPDATE.read(req, self._context.conf)
         with self._context.db.write() as conn:
             subnet, network = _found(conn, caller(req), subnet_id, change=True)
             net = ipaddress.ip_network(subnet.cidr)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 from hullwright.api.network.security_groups import default_group_id
+from hullwright.api.times import iso
 from hullwright.objects.networks import Network, Port, Subnet
 
 # Attributes of our own: how hosts carry the network. The API's provider attributes cannot say it.
@@ -32,8 +32,8 @@ def network_view(network: Network, *, admin: bool) -> dict[str, Any]:
         "ipv6_address_scope": None,
         "description": network.description,
         "tags": [],
-        "created_at": _time(network.created_at),
-        "updated_at": _time(network.created_at),
+        "created_at": iso(network.created_at),
+        "updated_at": iso(network.created_at),
     }
     if admin:
         flat = network.mode == "bridge"
@@ -68,8 +68,8 @@ def subnet_view(subnet: Subnet, project_id: str | None) -> dict[str, Any]:
         "service_types": [],
         "description": subnet.description,
         "tags": [],
-        "created_at": _time(subnet.created_at),
-        "updated_at": _time(subnet.created_at),
+        "created_at": iso(subnet.created_at),
+        "updated_at": iso(subnet.created_at),
     }
 
 
@@ -94,8 +94,8 @@ def port_view(port: Port, *, port_security: bool, admin: bool) -> dict[str, Any]
         "binding:vnic_type": "normal",
         "description": port.description,
         "tags": [],
-        "created_at": _time(port.created_at),
-        "updated_at": _time(port.created_at),
+        "created_at": iso(port.created_at),
+        "updated_at": iso(port.created_at),
     }
     if admin:
         view |= {
@@ -105,8 +105,3 @@ def port_view(port: Port, *, port_security: bool, admin: bool) -> dict[str, Any]
             "binding:profile": {},
         }
     return view
-
-
-def _time(seconds: float) -> str:
-    """Seconds since the epoch as Neutron writes them."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

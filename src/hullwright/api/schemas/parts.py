@@ -39,6 +39,7 @@ def nullable(schema: Schema) -> Schema:
 
 NAME: Schema = {"type": "string", "minLength": 1, "maxLength": LONGEST_NAME, "format": "name"}
 DESCRIPTION: Schema = {"type": ["string", "null"], "minLength": 0, "maxLength": 255, "format": "printable_lines"}
+UUID_PATTERN = "[0-9a-fA-F]{8}-?([0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}"
 UUID: Schema = {"type": "string", "format": "uuid"}
 NULLABLE_UUID: Schema = {"type": ["string", "null"], "format": "uuid"}
 IPV4: Schema = {"type": "string", "format": "ipv4"}
@@ -62,6 +63,7 @@ HOSTNAME: Schema = {
 }
 
 TRUE_WORDS = frozenset({"true", "1", "on", "yes", "y", "t"})
+FALSE_WORDS = frozenset({"false", "0", "off", "no", "n", "f"})
 _TRUE = ["True", "TRUE", "true", "1", "ON", "On", "on", "YES", "Yes", "yes", "y", "t"]
 _FALSE = ["False", "FALSE", "false", "0", "OFF", "Off", "off", "NO", "No", "no", "n", "f"]
 BOOLEAN: Schema = {"type": ["boolean", "string"], "enum": [True, False, *_TRUE, *_FALSE]}

@@ -6,7 +6,7 @@ import falcon
 import sqlalchemy as sa
 
 from hullwright.api.context import ApiContext, Caller, caller
-from hullwright.api.queries import values
+from hullwright.api.queries import every
 from hullwright.api.volume.versions import before
 from hullwright.api.volume.views import attachment_view
 from hullwright.persistence import volumes
@@ -33,7 +33,7 @@ class Attachments:
         """Those of the caller's volumes; details only where asked for."""
         where = _visible_where(caller(req), all_projects=req.get_param("all_tenants") in ("1", "true", "True"))
         for name, column in (("volume_id", table.c.volume_id), ("instance_id", table.c.instance_uuid), ("status", table.c.state)):
-            if wanted := values(req, name):
+            if wanted := every(req, name):
                 where.append(column.in_(wanted))
         with self._context.db.read() as conn:
             views = [attachment_view(found) for found in volumes.list_attachments(conn, where=where)]

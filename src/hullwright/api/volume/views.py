@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 import falcon
 
 from hullwright.api.context import ApiContext, base_url
+from hullwright.api.times import iso_micro
 from hullwright.objects.volumes import Attachment, Volume
 
 
@@ -36,7 +36,7 @@ def volume_view(req: falcon.Request, context: ApiContext, volume: Volume, attach
         "availability_zone": volume.availability_zone,
         "metadata": dict(volume.metadata),
         "attachments": [attached_view(attachment, admin=admin)] if attachment is not None and attached else [],
-        "created_at": time_text(volume.created_at),
+        "created_at": iso_micro(volume.created_at),
         "updated_at": None,
         "user_id": volume.user_id,
         "os-vol-tenant-attr:tenant_id": volume.project_id,
@@ -64,7 +64,7 @@ def attached_view(attachment: Attachment, *, admin: bool) -> dict[str, Any]:
         "server_id": attachment.instance_uuid,
         "host_name": attachment.host if admin else None,
         "device": attachment.device,
-        "attached_at": time_text(attachment.created_at),
+        "attached_at": iso_micro(attachment.created_at),
     }
 
 
@@ -76,12 +76,7 @@ def attachment_view(attachment: Attachment) -> dict[str, Any]:
         "instance": attachment.instance_uuid,
         "status": attachment.state,
         "attach_mode": "rw",
-        "attached_at": time_text(attachment.created_at),
+        "attached_at": iso_micro(attachment.created_at),
         "detached_at": None,
         "connection_info": {},
     }
-
-
-def time_text(seconds: float) -> str:
-    """Seconds since the epoch as Cinder writes them: no zone."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")

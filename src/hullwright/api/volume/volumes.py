@@ -9,10 +9,11 @@ import falcon
 from sqlalchemy.engine import Connection
 
 from hullwright.api import unsupported
-from hullwright.api.bodies import BOOLEAN, TEXT, TEXT_OR_NULL, Body, only, read_json
+from hullwright.api.bodies import BOOLEAN, TEXT, TEXT_OR_NULL, Body, only
 from hullwright.api.context import ApiContext, Caller, base_url, caller, request_id
 from hullwright.api.errors import HttpError, no_such_action
 from hullwright.api.image.access import visible as visible_image
+from hullwright.api.json_body import read_json
 from hullwright.api.queries import equal_filters, next_query, page_of
 from hullwright.api.volume import types
 from hullwright.api.volume.versions import before
@@ -76,7 +77,7 @@ def _page(req: falcon.Request, context: ApiContext, conn: Connection) -> tuple[l
 
     Raises: HttpError 400.
     """
-    page = page_of(req, _SORTABLE, default=("created_at", True))
+    page = page_of(req, context.conf.api.max_limit, _SORTABLE, default=("created_at", True))
     who = caller(req)
     where = equal_filters(req, _FILTERS)
     if who.is_admin and req.get_param("all_tenants") in ("1", "true", "True"):
@@ -112,7 +113,7 @@ class Volumes:
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """A new volume, empty or with an image's content. It is available when the conductor has made it."""
-        given = _CREATE.read(req)
+        given = _CREATE.read(req, self._context.conf)
         who = caller(req)
         size_gb = _size(given.get("size"))
         if (kind := given.get("volume_type")) and not types.is_known(kind):
@@ -173,7 +174,7 @@ class VolumeItem:
 
     def on_put(self, req: falcon.Request, resp: falcon.Response, volume_id: str) -> None:
         """Change its name, description or metadata."""
-        given = _UPDATE.read(req)
+        given = _UPDATE.read(req, self._context.conf)
         changes = {name: value for name, value in given.items() if value is not None or name == "description"}
         with self._context.db.write() as conn:
             visible(conn, caller(req), volume_id)
@@ -225,7 +226,7 @@ class VolumeMetadata:
         self._write(req, resp, volume_id, keep=False)
 
     def _write(self, req: falcon.Request, resp: falcon.Response, volume_id: str, *, keep: bool) -> None:
-        given = self._BODY.read(req)["metadata"] or {}
+        given = self._BODY.read(req, self._context.conf)["metadata"] or {}
         with self._context.db.write() as conn:
             volume = visible(conn, caller(req), volume_id)
             metadata = {**(volume.metadata if keep else {}), **given}
@@ -262,7 +263,7 @@ class VolumeAction:
 
     def on_post(self, req: falcon.Request, resp: falcon.Response, volume_id: str) -> None:
         """The one action there is: say whether a server may boot from it."""
-        data = read_json(req)
+        data = read_json(req, self._context.conf)
         if not isinstance(data, dict) or "os-set_bootable" not in data:
             name = next(iter(data), "?") if isinstance(data, dict) else "?"
             raise no_such_action(name, unsupported.VOLUME_ACTIONS)
