@@ -14,8 +14,9 @@ from hullwright.api.context import Caller
 from hullwright.api.policies import Policy, list_rules
 from hullwright.api.server import UnsafeBinding, check_binding
 from hullwright.conf import opts
+from hullwright.objects.instances import Fault
 from hullwright.objects.networks import NetworkRequest
-from hullwright.persistence import ports
+from hullwright.persistence import faults, ports
 
 from .conftest import Answer, Api, World, server_body, set_columns
 
@@ -120,15 +121,26 @@ def test_a_lock_holds_against_members_and_not_against_administrators(keystone_ap
 
 
 def test_a_members_fault_names_no_host(keystone_api: Api, small_world: World) -> None:
-    from hullwright.objects.instances import Fault
-    from hullwright.persistence import faults
-
     uuid = create_as(keystone_api, small_world, MEMBER).json["server"]["id"]
     with keystone_api.db.write() as conn:
         faults.record(conn, Fault(uuid, 500, "No valid host was found.", "host1: spawn: refused"))
     set_columns(keystone_api, uuid, vm_state="error", task_state=None)
     assert "details" not in keystone_api.get(f"/servers/{uuid}", headers=MEMBER).json["server"]["fault"]
     assert keystone_api.get(f"/servers/{uuid}", headers=ADMIN).json["server"]["fault"]["details"] == "host1: spawn: refused"
+
+
+def test_who_may_see_a_faults_details_is_a_rule_of_its_own(keystone_api: Api, small_world: World, tmp_path: Path) -> None:
+    file = tmp_path / "policy.yaml"
+    file.write_text('"os_compute_api:servers:show:fault_details": "rule:admin_or_owner"\n')
+    keystone_api.conf.set_override("policy_file", str(file), group="oslo_policy")
+    api = Api(keystone_api.db, keystone_api.conf, keystone_api.conductor)
+    uuid = create_as(api, small_world, MEMBER).json["server"]["id"]
+    with api.db.write() as conn:
+        faults.record(conn, Fault(uuid, 500, "No valid host was found.", "host1: spawn: refused"))
+    set_columns(api, uuid, vm_state="error", task_state=None)
+    shown = api.get(f"/servers/{uuid}", headers=MEMBER).json["server"]
+    assert shown["fault"]["details"] == "host1: spawn: refused"
+    assert "OS-EXT-SRV-ATTR:host" not in shown
 
 
 def test_private_images_networks_and_flavors_of_others_cannot_be_used(keystone_api: Api, small_world: World) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
 from pathlib import Path
@@ -144,6 +145,12 @@ def test_key_pairs_are_listed_by_user_and_removed(api: Api) -> None:
     assert api.get("/os-keypairs/d").status == 404
 
 
+def _of_type(kind: str, *parts: bytes) -> str:
+    """A public key of that type with these parts, right or wrong (RFC 4253, 6.6)."""
+    blob = b"".join(len(part).to_bytes(4, "big") + part for part in (kind.encode(), *parts))
+    return f"{kind} {base64.b64encode(blob).decode()}"
+
+
 @pytest.mark.parametrize(
     "pair",
     [
@@ -151,6 +158,10 @@ def test_key_pairs_are_listed_by_user_and_removed(api: Api) -> None:
         {"public_key": "ssh-rsa AAAA"},
         {"public_key": "ssh-rsa AAAAC3NzaC1lZDI1NTE5AAAAIJ5rYvGbnyHtDnDgwvwbIyWmDGSTdvnKJEEHyRzoMQAn"},
         {"public_key": "ssh-rsa ☃"},
+        {"public_key": _of_type("ssh-rsa")},
+        {"public_key": _of_type("ssh-ed25519", b"\x00" * 31)},
+        {"public_key": _of_type("ssh-rsa", b"\x01\x00\x01")},
+        {"public_key": _of_type("ssh-nothing", b"\x00" * 32)},
         {"public_key": "x", "type": "x509"},
         {"public_key": ""},
         {"name": "a/b", "public_key": "x"},

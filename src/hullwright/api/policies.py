@@ -2,6 +2,9 @@
 
 Two kinds of rules only: an administrator, or somebody of the project that owns the thing. A policy file may change each rule; it is
 read when the process starts.
+
+The rules, and so the file, cover the Compute API. The image, network, volume and Build APIs ask only whose a thing is, and whether the
+caller is an administrator.
 """
 
 from __future__ import annotations

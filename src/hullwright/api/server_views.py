@@ -52,11 +52,12 @@ def addresses(ports: list[Port], network_names: Mapping[str, str]) -> dict[str, 
 class ServerView:
     """Shows servers in one microversion to one caller."""
 
-    def __init__(self, links: Links, minor: int, *, admin: bool, host_down_seconds: float) -> None:
-        """`admin`: shows hosts and details of faults."""
+    def __init__(self, links: Links, minor: int, *, admin: bool, fault_details: bool, host_down_seconds: float) -> None:
+        """`admin`: shows hosts."""
         self._links = links
         self._minor = minor
         self._admin = admin
+        self._fault_details = fault_details
         self._host_down_seconds = host_down_seconds
 
     def brief(self, row: Row) -> dict[str, Any]:
@@ -178,7 +179,7 @@ class ServerView:
 
     def _fault(self, fault: Any) -> dict[str, Any]:
         told = {"code": fault.code, "created": iso(fault.created_at), "message": fault.message}
-        if self._admin:
+        if self._fault_details:
             told["details"] = fault.details
         return told
 

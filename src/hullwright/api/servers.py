@@ -118,6 +118,7 @@ def view_for(context: ApiContext, req: falcon.Request, who: Caller) -> ServerVie
         Links(req, context.conf),
         microversion(req),
         admin=context.policy.allows(who, "os-extended-server-attributes"),
+        fault_details=context.policy.allows(who, "servers:show:fault_details"),
         host_down_seconds=context.conf.compute.service_down_time,
     )
 
