@@ -15,7 +15,6 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from hullwright.conductor.volume_client import VolumeClient
 from hullwright.conf import image as image_options
 from hullwright.drivers.image.local.store import ImageDirectory
 from hullwright.objects.images import Image
@@ -187,7 +186,7 @@ def _reboot(house: House) -> Facts:
 def _create_volume(house: House) -> Facts:
     _world(house, "h1")
     volume = Volume("00000007-0000-4000-8000-000000000000", "v", 1, status="creating", image_id=_IMAGE, created_at=now())
-    VolumeClient(house.db, house.conf).create_volume(volume, "req-v")
+    house.client.create_volume(volume, "req-v")
     return {"volume": volume.id, "uuids": []}
 
 
@@ -196,7 +195,7 @@ def _delete_volume(house: House) -> Facts:
     facts = _delete(house)
     with house.conductor():
         house.rest()
-    VolumeClient(house.db, house.conf).delete_volume(facts["user_volume"], "req-v")
+    house.client.delete_volume(facts["user_volume"], "req-v")
     return facts | {"volume": facts["user_volume"]}
 
 

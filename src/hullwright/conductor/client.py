@@ -16,7 +16,8 @@ from hullwright.objects.builds import Job
 from hullwright.objects.errors import Conflict, Unavailable, text_for_users
 from hullwright.objects.instances import Instance
 from hullwright.objects.states import OPEN_JOB_STATES, JobState, TaskState, VmState
-from hullwright.persistence import actions, idempotency_keys, instances, jobs, server_groups
+from hullwright.objects.volumes import Volume
+from hullwright.persistence import actions, idempotency_keys, instances, jobs, networks, server_groups, volumes
 from hullwright.persistence.database import Database, now
 from hullwright.persistence.idempotency_keys import KeyedRequest
 from hullwright.persistence.wakeup import Wakeup
@@ -26,8 +27,14 @@ DELETE = "delete_instance"
 START = "start_instance"
 STOP = "stop_instance"
 REBOOT = "reboot_instance"
+CREATE_VOLUME = "create_volume"
+DELETE_VOLUME = "delete_volume"
+SWEEP_NETWORKS = "sweep_networks"
 CONSOLE_LOG = "console_log"
 EXPLAIN = "explain"
+
+# From these a volume may be deleted; from any other somebody has it, or is at it.
+DELETABLE = ("available", "error")
 
 # What users call these jobs in a server's actions.
 _ACTION_NAMES = {BUILD: "create", DELETE: "delete", START: "start", STOP: "stop", REBOOT: "reboot"}
@@ -169,6 +176,36 @@ class ConductorClient:
                 {"hard": True},
             )
         return self._change(uuid, REBOOT, asker, (VmState.ACTIVE,), (None,), TaskState.REBOOTING, {"hard": False})
+
+    def create_volume(self, volume: Volume, request_id: str) -> str:
+        """Write a volume (status creating) and have its bytes made; answers the job's uuid. A build makes its own."""
+        with self._db.write() as conn:
+            volumes.create(conn, volume)
+            job_uuid = jobs.post(conn, kind=CREATE_VOLUME, instance_uuid=None, inputs={"volume_id": volume.id}, request_id=request_id)
+        self._wakeup.poke()
+        return job_uuid
+
+    def delete_volume(self, volume_id: str, request_id: str) -> str:
+        """Set a volume's status to deleting, and have the bytes removed, then the row; answers the job's uuid.
+
+        Raises: VolumeNotFound, VolumeInvalidState.
+        """
+        with self._db.write() as conn:
+            volumes.swap_status(conn, volume_id, DELETABLE, "deleting")
+            job_uuid = jobs.post(conn, kind=DELETE_VOLUME, instance_uuid=None, inputs={"volume_id": volume_id}, request_id=request_id)
+        self._wakeup.poke()
+        return job_uuid
+
+    def delete_network(self, network_id: str, request_id: str) -> str:
+        """Delete a network's record, and have what hosts have of it taken away; answers the job's uuid.
+
+        Raises: NetworkNotFound, NetworkInUse.
+        """
+        with self._db.write() as conn:
+            networks.delete(conn, network_id)
+            job_uuid = jobs.post(conn, kind=SWEEP_NETWORKS, instance_uuid=None, inputs={}, request_id=request_id)
+        self._wakeup.poke()
+        return job_uuid
 
     def query(self, kind: str, instance_uuid: str, args: Mapping[str, Any], timeout_seconds: float, request_id: str | None = None) -> Any:
         """Ask something about a guest that only its host knows, and wait for the answer.

@@ -20,7 +20,7 @@ from hullwright.api.network.listing import Listing, show
 from hullwright.api.network.views import BRIDGE, MODE, network_view
 from hullwright.objects.errors import Forbidden, NetworkNotFound
 from hullwright.objects.networks import Network
-from hullwright.persistence import jobs, networks
+from hullwright.persistence import networks
 from hullwright.persistence.database import now
 from hullwright.persistence.models.networks import networks as table
 
@@ -65,8 +65,6 @@ _LISTING = Listing(
         "tenant_id": table.c.project_id,
     },
 )
-
-SWEEP = "sweep_networks"  # kind of the job that takes deleted networks off the hosts
 
 
 def visible_where(who: Caller) -> list[sa.ColumnElement[bool]]:
@@ -174,10 +172,9 @@ class NetworkItem:
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response, network_id: str) -> None:
         """Delete it with its subnets, unless it has ports; hosts are told by a job."""
-        with self._context.db.write() as conn:
+        with self._context.db.read() as conn:
             changeable(conn, caller(req), network_id)
-            networks.delete(conn, network_id)
-            jobs.post(conn, kind=SWEEP, instance_uuid=None, inputs={}, request_id=request_id(req))
+        self._context.client.delete_network(network_id, request_id(req))
         resp.status = falcon.HTTP_204
 
 

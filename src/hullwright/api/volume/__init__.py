@@ -12,18 +12,16 @@ import falcon
 
 from hullwright.api.context import ApiContext
 from hullwright.api.volume import attachments, limits, types, versions, volumes
-from hullwright.conductor.volume_client import VolumeClient
 
 PREFIX = "/volume"
 
 
 def add_routes(app: falcon.App[Any, Any], context: ApiContext) -> None:
     """Answer below /volume."""
-    client = VolumeClient(context.db, context.conf)
     resources = {
-        "/volumes": volumes.Volumes(context, client),
+        "/volumes": volumes.Volumes(context),
         "/volumes/detail": volumes.VolumesDetail(context),
-        "/volumes/{volume_id}": volumes.VolumeItem(context, client),
+        "/volumes/{volume_id}": volumes.VolumeItem(context),
         "/volumes/{volume_id}/metadata": volumes.VolumeMetadata(context),
         "/volumes/{volume_id}/metadata/{name}": volumes.VolumeMetadataItem(context),
         "/volumes/{volume_id}/action": volumes.VolumeAction(context),

@@ -18,7 +18,7 @@ from hullwright.api.queries import equal_filters, next_query, page_of
 from hullwright.api.volume import types
 from hullwright.api.volume.versions import before
 from hullwright.api.volume.views import brief_view, volume_view
-from hullwright.conductor.volume_client import DELETABLE, VolumeClient
+from hullwright.conductor.client import DELETABLE
 from hullwright.objects.errors import ImageNotFound, VolumeInvalidState, VolumeNotFound
 from hullwright.objects.images import Image
 from hullwright.objects.volumes import Volume
@@ -100,10 +100,9 @@ def _page(req: falcon.Request, context: ApiContext, conn: Connection) -> tuple[l
 class Volumes:
     """GET and POST /v3/volumes."""
 
-    def __init__(self, context: ApiContext, client: VolumeClient) -> None:
+    def __init__(self, context: ApiContext) -> None:
         """Keep the parts."""
         self._context = context
-        self._client = client
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """A page of them, in brief."""
@@ -136,7 +135,7 @@ class Volumes:
             metadata=given.get("metadata") or {},
             created_at=now(),
         )
-        self._client.create_volume(volume, request_id(req))
+        self._context.client.create_volume(volume, request_id(req))
         resp.status = falcon.HTTP_202
         resp.media = {"volume": volume_view(req, self._context, volume, None, admin=who.is_admin)}
 
@@ -163,10 +162,9 @@ class VolumesDetail:
 class VolumeItem:
     """GET, PUT and DELETE /v3/volumes/{volume_id}."""
 
-    def __init__(self, context: ApiContext, client: VolumeClient) -> None:
+    def __init__(self, context: ApiContext) -> None:
         """Keep the parts."""
         self._context = context
-        self._client = client
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, volume_id: str) -> None:
         """The volume."""
@@ -186,7 +184,7 @@ class VolumeItem:
         with self._context.db.read() as conn:
             visible(conn, caller(req), volume_id)
         try:
-            self._client.delete_volume(volume_id, request_id(req))
+            self._context.client.delete_volume(volume_id, request_id(req))
         except VolumeInvalidState as error:
             wanted = " or ".join(DELETABLE)
             raise HttpError(
