@@ -26,6 +26,7 @@ COMMANDS = {
     "db upgrade": "db:Upgrade",
     "db current": "db:Current",
     "db check": "db:Check",
+    "db purge": "db:Purge",
     "doctor": "doctor:Run",
     "host add": "hosts:Add",
     "host list": "hosts:List",

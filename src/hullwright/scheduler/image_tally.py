@@ -20,6 +20,7 @@ from hullwright.persistence.models.instances import instances
 from hullwright.scheduler.columns import Columns, Floats
 
 IN_FLIGHT_SECONDS = 2.0  # as of `snapshot`
+_OUTDATED_SECONDS = 43_200.0  # records of instances that left may be removed a day later (`persistence/purge.py`)
 KNOWN = ("hw_", "img_", "os_")  # what properties that say something of a guest begin with; others are an owner's notes
 _ARRAYS_MAX = 64
 
@@ -55,6 +56,7 @@ class ImageTally:
         self.rows_read = 0  # so far, for tests and benchmarks
         self._named = frozenset(named)
         self._since = 0  # the horizon of the last reading
+        self._read_at = 0.0  # and when it was, monotonic
         self._by_instance: dict[str, _Standing] = {}
         self._by_pair: dict[Pair, dict[str, int]] = {}  # pair -> host's name -> instances
         self._arrays: dict[Pair, Floats] = {}  # the same as columns, of pairs that were asked for
@@ -64,11 +66,13 @@ class ImageTally:
     def refresh(self, conn: Any) -> None:
         """Read the instances that moved."""
         at = time.monotonic()
+        if at > self._read_at + _OUTDATED_SECONDS:
+            self._since = 0
         for uuid in [uuid for uuid, standing in self._by_instance.items() if standing.until is not None and standing.until <= at]:
             self._forget(uuid)
         horizon = int(conn.execute(_horizon).scalar_one())
         rows = conn.execute(_moved, {"since": self._since}).all() if self._since else conn.execute(_standing).all()
-        if not self._since:  # the first reading, and each one where changes have no numbers
+        if not self._since:  # the first reading, or one after a long while
             for uuid in [uuid for uuid, standing in self._by_instance.items() if standing.until is None]:
                 self._forget(uuid)
         self.rows_read += len(rows)
@@ -77,7 +81,7 @@ class ImageTally:
                 self._note(row.uuid, _Standing(row.host, pairs_of(row.spec.get("image_properties") or {}, self._named)))
             elif (known := self._by_instance.get(row.uuid)) is not None and known.until is None:
                 self._forget(row.uuid)
-        self._since = horizon
+        self._since, self._read_at = horizon, at
 
     def note_choice(self, instance_uuid: str, host: str, image_properties: Mapping[str, Any]) -> None:
         """Count a choice from now on as an instance."""
