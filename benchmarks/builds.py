@@ -2,9 +2,10 @@
 
     python benchmarks/builds.py -n 50,500,2000 -c 8
 
-POSTs N servers with C at a time and polls the list once a second, as an impatient user would, until all are ACTIVE or
-ERROR. CPU time is that of all processes of the service; the time of a build is that on record, from the request to
-ACTIVE. Fake hosts keep records instead of running guests, so that what is measured is Hullwright itself.
+POSTs N servers with C at a time, until all are ACTIVE or ERROR: without a network while the list of all is polled once a
+second, as an impatient user would, then without polls, then polled with a port for each server. CPU time is that of all
+processes of the service; the time of a build is that on record, from the request to ACTIVE. Fake hosts keep records
+instead of running guests, so that what is measured is Hullwright itself.
 Not for: how long a real guest takes; see `make demo`.
 """
 
@@ -28,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import measure
+import sqlalchemy as sa
 
 from hullwright.cli import http as client_module
 from hullwright.conf import database as database_options
@@ -35,6 +37,7 @@ from hullwright.conf import opts
 from hullwright.objects.states import JobState
 from hullwright.persistence import hosts, jobs, schema
 from hullwright.persistence.database import Database
+from hullwright.persistence.models.instances import instances
 
 RESULTS = Path(__file__).parent / "results"
 PAGE = 1000
@@ -116,12 +119,15 @@ def await_ready(running: Service, wanted: int) -> None:
 
 
 def prepare(running: Service) -> dict[str, Any]:
-    """An image of one MiB and a small flavor; the body of a create request without its name."""
+    """An image of one MiB, a small flavor and a network; the body of a create request without its name."""
     api = client_module.Client(running.url)
     image = api.post("/image/v2/images", {"name": "bench", "disk_format": "raw", "container_format": "bare"})
     api.request("PUT", f"/image/v2/images/{image['id']}/file", data=bytes(1 << 20), headers={"Content-Type": "application/octet-stream"})
     flavor = api.post("/v2.1/flavors", {"flavor": {"name": "bench", "vcpus": 1, "ram": 64, "disk": 1}})["flavor"]
-    return {"imageRef": image["id"], "flavorRef": flavor["id"], "networks": "none"}
+    network = api.post("/network/v2.0/networks", {"network": {"name": "bench"}})["network"]
+    subnet = {"network_id": network["id"], "ip_version": 4, "cidr": "10.0.0.0/12"}
+    api.post("/network/v2.0/subnets", {"subnet": subnet})
+    return {"imageRef": image["id"], "flavorRef": flavor["id"], "networks": [{"uuid": network["id"]}]}
 
 
 class Poster:
@@ -179,10 +185,19 @@ def list_servers(api: client_module.Client) -> dict[str, str]:
         marker = {"marker": page[-1]["id"]}
 
 
-def measure_builds(running: Service, count: int, concurrency: int, timeout_seconds: float) -> dict[str, object]:
+def recorded_servers(running: Service) -> dict[str, str]:
+    """The same from the record, at no cost to the service."""
+    query = sa.select(instances.c.uuid, sa.func.upper(instances.c.vm_state)).where(instances.c.deleted_at.is_(None))
+    with running.database.read() as reading:
+        return {row[0]: row[1] for row in reading.execute(query)}
+
+
+def measure_builds(
+    running: Service, count: int, concurrency: int, timeout_seconds: float, *, is_polled: bool, has_port: bool
+) -> dict[str, object]:
     """Build `count` servers, then delete them; one row of figures."""
     api = client_module.Client(running.url)
-    body = prepare_once(running)
+    body = prepare_once(running) | ({} if has_port else {"networks": "none"})
     poster = Poster(running.url, "POST", "/v2.1/servers", 202)
     requests = [("", {"server": body | {"name": f"bench-{number}"}}) for number in range(count)]
     roles = running.pids()
@@ -193,7 +208,7 @@ def measure_builds(running: Service, count: int, concurrency: int, timeout_secon
     servers: dict[str, str] = {}
     while time.time() - begun < timeout_seconds:
         time.sleep(1.0)
-        servers = list_servers(api)
+        servers = list_servers(api) if is_polled else recorded_servers(running)
         ended = sum(status in ("ACTIVE", "ERROR") for status in servers.values())
         if not sending.is_alive() and ended >= count - len(poster.failures):
             break
@@ -215,6 +230,8 @@ def measure_builds(running: Service, count: int, concurrency: int, timeout_secon
     return {
         "N": count,
         "C": concurrency,
+        "network": "one port" if has_port else "none",
+        "polled": "yes" if is_polled else "no",
         "active": len(active),
         "not active": count - len(active),
         "builds/s": f"{len(active) / wall:.1f}",
@@ -270,13 +287,15 @@ def main() -> int:
     with service(options) as running:
         rows = []
         for count in [int(word) for word in options.n.split(",")]:
-            rows.append(measure_builds(running, count, options.c, options.timeout))
-            print(measure.table(rows[-1:]), flush=True)
+            for is_polled, has_port in ((True, False), (False, False), (True, True)):
+                rows.append(measure_builds(running, count, options.c, options.timeout, is_polled=is_polled, has_port=has_port))
+                print(measure.table(rows[-1:]), flush=True)
     kind = "SQLite" if not options.database else options.database.partition(":")[0]
     if options.write:
         method = (
             f"`make bench`: {options.hosts} fake hosts, {options.conductors} conductor(s), one API process, {kind}. N servers are posted "
-            "with C at a time; the list is polled once a second meanwhile. CPU time is of all processes of the service."
+            "with C at a time; where it says so, the list of all is polled once a second meanwhile. CPU time is of all processes of the "
+            "service."
         )
         measure.write(RESULTS / "builds.md", "Builds through REST", method, rows)
     return 0 if all(row["not active"] == 0 for row in rows) else 1
