@@ -230,6 +230,8 @@ class Run:
         if number == 0:
             self.delete_if_due()
         is_killed = process.poll() == -signal.SIGKILL
+        if number == 0 and is_killed:
+            self.act_meanwhile()
         # One that was asked to stop before it could listen dies of it: there was nothing left to do.
         assert is_killed or process.poll() in (0, -signal.SIGTERM), f"process {number} ended with {process.poll()}\n{self._end_of(number)}"
         if is_api and not is_killed and not at:
@@ -335,6 +337,11 @@ class Run:
         found = self.house.get(self.facts["uuids"][0])
         if found.vm_state != VmState.DELETED and found.task_state != "deleting":
             self.house.delete(found.uuid)
+
+    def act_meanwhile(self) -> None:
+        """What the scenario's user does while nobody drives the first process's jobs."""
+        if self.scenario.meanwhile is not None:
+            self.scenario.meanwhile(self.house, self.facts)
 
     def delete_what_lives(self) -> None:
         """Delete every server."""

@@ -47,6 +47,8 @@ class Scenario:
     is_ordered: bool = (
         True  # whether a boundary has the same number in every run, which neither threads side by side nor retries by the clock keep
     )
+    # What its user does when the first process has died, or stands still, and before another one takes its jobs over.
+    meanwhile: Callable[[House, Facts], None] | None = None
     asks_api: bool = False  # the process that is killed is the API's; `request` in the facts is what it is asked
     # Asserts how it ended when a driver's call hung in a step, or (True) in its undo.
     expect_hung: Callable[[House, Facts, str, bool], None] | None = None
@@ -188,6 +190,19 @@ def _create_volume(house: House) -> Facts:
     volume = Volume("00000007-0000-4000-8000-000000000000", "v", 1, status="creating", image_id=_IMAGE, created_at=now())
     house.client.create_volume(volume, "req-v")
     return {"volume": volume.id, "uuids": []}
+
+
+def _use_volume(house: House, facts: Facts) -> None:
+    """As soon as it is available its user boots a server from it, and deletes the image, which nobody needs any more."""
+    with house.db.read() as connection:
+        if volumes.get(connection, facts["volume"]).status != "available":
+            return
+    root = BlockDeviceRequest("00000008-0000-4000-8000-000000000000", facts["volume"], boot_index=0)
+    facts["uuids"] = house.create(block_devices=(root,))
+    with house.conductor(takes_over=False):
+        house.wait(lambda: house.get(facts["uuids"][0]).vm_state == VmState.ACTIVE)
+    with house.db.write() as connection:
+        images.delete(connection, _IMAGE)
 
 
 def _delete_volume(house: House) -> Facts:
@@ -337,6 +352,18 @@ def _expect_power(state: VmState, effect: str, at_most: int) -> Callable[[House,
 def _expect_volume(house: House, facts: Facts) -> None:
     with house.db.read() as connection:
         assert volumes.get(connection, facts["volume"]).status == "available"
+
+
+def _expect_volume_in_use(house: House, facts: Facts) -> None:
+    """Whoever began to use it when it was available has it whole."""
+    if not facts["uuids"]:
+        _expect_volume(house, facts)
+        return
+    with house.db.read() as connection:
+        volume = volumes.get(connection, facts["volume"])
+    assert (volume.status, volume.host) == ("in-use", "h1")
+    done = effects(house, "h1")
+    assert (done["create_volume"], done["delete_volume"]) == (1, 0)
 
 
 def _expect_no_volume(house: House, facts: Facts) -> None:
@@ -499,6 +526,9 @@ SCENARIOS = {
         Scenario("start", "start", _start, _expect_power(VmState.ACTIVE, "start", 2)),
         Scenario("reboot", "hard reboot", _reboot, _expect_power(VmState.ACTIVE, "reboot", 3)),
         Scenario("create-volume", "create volume", _create_volume, _expect_volume, expect_hung=_expect_volume_or_error),
+        Scenario(
+            "create-volume-used", "create volume, in use before the recovery", _create_volume, _expect_volume_in_use, meanwhile=_use_volume
+        ),
         Scenario("delete-volume", "delete volume", _delete_volume, _expect_no_volume, expect_hung=_expect_no_volume_anyway),
         Scenario("post", "POST /servers, API killed", _ask_create, _expect_posted, asks_api=True),
         Scenario("post-delete", "DELETE /servers, API killed", _ask_delete, _expect_asked_delete, asks_api=True),

@@ -157,6 +157,7 @@ class Stall(_LateWaker):
             process.go_on()
             return
         run.delete_if_due()
+        run.act_meanwhile()
         with run.another_conductor():
             run.rest()
             run.check()
@@ -255,7 +256,7 @@ class _Outage(_OfConductors):
 
     @classmethod
     def concerns(cls, scenario: Scenario) -> bool:
-        return super().concerns(scenario) and not scenario.deletes_where_struck
+        return super().concerns(scenario) and not scenario.deletes_where_struck and scenario.meanwhile is None
 
     def options(self, at: int) -> Options:
         return {"conductor": {"lease_seconds": 1.0 if at % 2 else 60.0}, "database": {"busy_timeout_seconds": 0.2}}

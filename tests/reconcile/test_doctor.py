@@ -277,6 +277,17 @@ def test_a_stuck_build_that_is_given_up_can_be_read_afterwards(house: House, doc
     assert "Given up" in (job.error or "")
 
 
+def test_a_volume_that_was_made_stays_as_it_is_when_the_job_that_made_it_is_given_up(house: House, doctor: Doctor) -> None:
+    drift.job_stuck_volume(house)
+    with house.db.write() as conn:
+        (volume,) = volumes.list_all(conn)
+        volumes.swap_status(conn, volume.id, ["creating"], "available")
+    (outcome,) = mend(house, doctor)
+    assert outcome.text == "given up; its volume is available"
+    with house.db.read() as conn:
+        assert volumes.get(conn, volume.id).status == "available"
+
+
 def test_a_damaged_base_image_is_put_away_and_fetched_anew_by_the_next_build(house: House, doctor: Doctor) -> None:
     image_id = drift.base_image_damaged(house)
     (outcome,) = mend(house, doctor)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import multiprocessing
 import os
 import signal
@@ -272,9 +273,11 @@ class House:
     # --- Conductors --------------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def conductor(self) -> Iterator[Conductor]:
-        """A conductor in a thread of this process, drained at the end."""
+    def conductor(self, *, takes_over: bool = True) -> Iterator[Conductor]:
+        """A conductor in a thread of this process, drained at the end. `takes_over`: also the jobs of conductors that died."""
         conductor = Conductor(self.db, self.conf)
+        if not takes_over:
+            conductor._intake.look_for_orphans_at = math.inf
         thread = threading.Thread(target=conductor.run)
         thread.start()
         try:

@@ -7,6 +7,7 @@ Not for: whether to mend; see `doctor`.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +18,7 @@ from sqlalchemy.engine import Connection, RowMapping
 from hullwright.conductor.reconcile import power
 from hullwright.conductor.reconcile.findings import Finding
 from hullwright.flows import catalog
-from hullwright.objects.errors import InstanceNotFound, UnexpectedTaskStateError, VolumeInvalidState
+from hullwright.objects.errors import InstanceNotFound, UnexpectedTaskStateError, VolumeInvalidState, VolumeNotFound
 from hullwright.objects.instances import Fault
 from hullwright.objects.states import AttemptState, PowerState, TaskState, VmState
 from hullwright.persistence import actions, allocations, attempts, conductors, faults, images, instances, job_repairs, jobs, ports, volumes
@@ -171,8 +172,7 @@ def _give_up(run: Repair, conn: Connection, finding: Finding) -> Done:
     volume_id = job_repairs.give_up(conn, finding.subject, f"Given up: {finding.evidence}")
     actions.finish(conn, finding.subject, failed=True)
     if volume_id is not None:
-        volumes.set_status(conn, volume_id, "error")
-        return "given up; its volume is in error", None
+        return f"given up; its volume is {_fail_unmade(conn, volume_id)}", None
     if finding.instance_uuid is None:
         return "given up", None
     try:
@@ -187,6 +187,16 @@ def _give_up(run: Repair, conn: Connection, finding: Finding) -> Done:
         if host != row["host"]:  # an attempt there may not have been undone
             job = run.post(conn, "clean_host", instance_uuid=finding.instance_uuid, host=host)
     return f"given up; {text}", job
+
+
+def _fail_unmade(conn: Connection, volume_id: str) -> str:
+    """Give a volume that was never made status error; answers how it is. One that was made may be in use by now."""
+    with contextlib.suppress(VolumeInvalidState, VolumeNotFound):
+        volumes.swap_status(conn, volume_id, ["creating"], "error")
+    try:
+        return volumes.get(conn, volume_id).status
+    except VolumeNotFound:
+        return "deleted"
 
 
 def _job_without_instance(run: Repair, conn: Connection, finding: Finding) -> Done:
