@@ -37,5 +37,5 @@ def test_an_undo_is_the_business_of_its_own_step(run: RunContext) -> None:
         assert run.undoing, "a step that began later, beside it, changes nothing of that"
         assert run.overdue(lambda _: math.inf) is None, "an undo may take longer than the build"
     assert not run.undoing
-    is_undoing, (late, _) = told
-    assert (is_undoing, late) == (False, "fetch_image")
+    is_undoing, late = told
+    assert (is_undoing, late.step) == (False, "fetch_image")

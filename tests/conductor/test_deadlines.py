@@ -1,19 +1,24 @@
 """Deadlines: a call that never comes back is given up, undone and moved; when it does come back it does no harm."""
 
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from crash.scenarios import _NETWORK, _world
 from hullwright.conductor.client import QueryFailed
+from hullwright.drivers.image.local.driver import LocalImageDriver
 from hullwright.drivers.virt.fake.driver import FakeDriver
 from hullwright.drivers.volume.local.driver import LocalVolumeDriver
+from hullwright.flows import context
+from hullwright.objects.errors import ImageNotFound
 from hullwright.objects.guests import GuestSpec
 from hullwright.objects.hosts import HostRef
 from hullwright.objects.states import AttemptState, JobState, VmState
 from hullwright.objects.volumes import Volume
-from hullwright.persistence import faults, jobs
+from hullwright.persistence import faults, hosts, jobs
 from support import invariants
 from support.house import House
 
@@ -110,6 +115,57 @@ def test_a_build_that_is_not_done_in_its_time_is_undone(tmp_path: Path) -> None:
         invariants.check(house, twins_on=["h1"])
     finally:
         house.close()
+
+
+@pytest.mark.parametrize("operation", ["plug", "connect"])
+def test_a_call_that_hangs_when_the_builds_time_is_over_is_not_its_hosts_fault(
+    tmp_path: Path, operation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(context, "_DEADLINE_GRACE_SECONDS", 0.2)
+    house = House(tmp_path, conductor={"build_timeout": 1.0, "poll_interval": 0.1})
+    try:
+        _world(house, "h1")
+        _hang(house, "h1", operation)
+        volume = house.request_volume(source_type="blank", size_gb=1)
+        with house.conductor():
+            (uuid,) = house.create(networks=(house.request_port(_NETWORK),), block_devices=(volume,))
+            house.wait(lambda: house.get(uuid).vm_state == VmState.ERROR)
+            (attempt,) = house.attempts_of(uuid)
+            assert (attempt.host, attempt.error) == ("h1", "BuildTimedOut")
+            with house.db.read() as connection:
+                assert hosts.get(connection, "h1").failed_builds == 0
+            house.faults("h1")
+            house.wait(lambda: _cleaned(house) == 1)
+            house.rest()
+        invariants.check(house, twins_on=["h1"])
+    finally:
+        house.close()
+
+
+def test_an_image_service_that_hangs_each_time_fails_the_build_and_blames_no_host(
+    impatient: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house, is_over, asked = impatient, threading.Event(), []
+
+    def show(*_args: Any) -> Any:
+        asked.append(1)
+        is_over.wait(30)
+        raise ImageNotFound(id="late")
+
+    for name in ("h1", "h2", "h3"):
+        house.add_host(name)
+    image = house.add_image()
+    monkeypatch.setattr(LocalImageDriver, "show", show)
+    with house.conductor():
+        (uuid,) = house.create(image_id=image, max_attempts=2)
+        house.wait(lambda: house.get(uuid).vm_state == VmState.ERROR)
+        assert len(asked) == 2, "once in each attempt"
+        assert [attempt.error for attempt in house.attempts_of(uuid)] == ["ServiceTimeout"] * 2
+        with house.db.read() as connection:
+            assert [host.failed_builds for host in hosts.list_all(connection)] == [0, 0, 0]
+        is_over.set()
+        house.rest()
+    invariants.check(house, twins_on=["h1", "h2", "h3"])
 
 
 def test_a_step_that_shows_progress_may_take_longer_than_its_limit(patient: House) -> None:

@@ -403,7 +403,7 @@ def _late(house: House, uuid: str) -> list[str | None]:
     with house.db.read() as connection:
         job = jobs.latest(connection, uuid, "build_instance")
         assert job is not None
-        found = [attempt for attempt in attempts.list_for(connection, job.uuid) if attempt.error == "HypervisorTimeout"]
+        found = [attempt for attempt in attempts.list_for(connection, job.uuid) if attempt.error in ("HypervisorTimeout", "ServiceTimeout")]
     assert all("did not answer within" in (attempt.reason or "") for attempt in found)
     return [attempt.host for attempt in found]
 

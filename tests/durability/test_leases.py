@@ -22,7 +22,7 @@ from hullwright.objects import fence
 from hullwright.objects.errors import LeaseLost
 from hullwright.objects.states import VmState
 from hullwright.persistence import attempts, conductors, jobs, leases, ports
-from hullwright.persistence.database import Database, now, read_clock
+from hullwright.persistence.database import Database, DatabaseUnavailable, now, read_clock
 from hullwright.persistence.models.jobs import conductors as conductors_table
 from hullwright.persistence.session import FlowSession
 from support import invariants
@@ -178,6 +178,28 @@ def test_our_own_clock_ends_a_lease_before_the_databases_does(db: Database) -> N
         with db.read() as connection:
             left = float(connection.execute(sa.select(conductors_table.c.expires_at)).scalar_one()) - read_clock(connection)
         assert ours._good_until - heartbeat._clock() < left - 0.2
+    finally:
+        ours.stop()
+
+
+def test_a_lease_that_is_known_to_have_lapsed_is_not_counted_on_while_the_next_one_cannot_be_had(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = heartbeat.Heartbeat(db, 60.0, "0", lambda: None)
+    ours.start()
+    try:
+        ours._stop.set()
+        with db.write() as connection:
+            conductors.retire(connection, ours.id)
+
+        def away(*_args: Any, **_kwargs: Any) -> None:
+            raise DatabaseUnavailable(reason="away")
+
+        monkeypatch.setattr(conductors, "enlist", away)
+        assert ours.is_good(ours.id), "it has not heard of it"
+        with pytest.raises(DatabaseUnavailable):
+            ours._beat()
+        assert not ours.is_good(ours.id)
     finally:
         ours.stop()
 

@@ -86,6 +86,7 @@ class Heartbeat:
         if renewed:
             self._good_until = started + self._lease_seconds * _MARGIN
             return
+        self._good_until = 0.0
         LOG.warning("The lease of conductor %s lapsed; its jobs are left to others", self.id)
         with self._db.write() as connection:
             conductors.retire(connection, self.id)

@@ -22,7 +22,7 @@ from hullwright.conductor import parking, queries
 from hullwright.conductor.engine import Graphs, ParallelEngine, SerialEngine
 from hullwright.conductor.intake import PassedOver
 from hullwright.flows import catalog, leftovers
-from hullwright.flows.context import RunContext, Shared
+from hullwright.flows.context import Hung, RunContext, Shared
 from hullwright.objects.builds import Job
 from hullwright.objects.errors import HullwrightError, HypervisorTimeout, JobUnloadable, LeaseLost, RoomAwaited, StoreUnavailable
 from hullwright.objects.states import JobState
@@ -41,18 +41,18 @@ class Drive:
     """A job in a thread's hands."""
 
     job: Job
-    given_up: Mapping[str, float] = field(default_factory=dict)  # steps whose last run was given up, after how many seconds
+    given_up: Mapping[str, Hung] = field(default_factory=dict)  # by the step whose last run was given up
     begun: float = field(default_factory=time.monotonic)
     run: RunContext | None = None  # once its flow is loaded
     is_abandoned: bool = False  # its call hangs: the job was taken from this thread
     is_absolved: bool = False  # the lease was lost and the conductor lives: the job has not crashed it
 
-    def overdue(self, limit: Callable[[str], float]) -> tuple[str, float] | None:
-        """The step, or with an empty name the question, that has hung for too long, and for how many seconds."""
+    def overdue(self, limit: Callable[[str], float]) -> Hung | None:
+        """What has hung for too long, if anything."""
         if self.run is not None:
             return self.run.overdue(limit)
         seconds = time.monotonic() - self.begun
-        return ("", seconds) if self.job.kind in queries.QUERIES and seconds > limit("") else None
+        return Hung("", seconds) if self.job.kind in queries.QUERIES and seconds > limit("") else None
 
     def abandon(self) -> None:
         """Shut every door to the thread."""
@@ -316,7 +316,7 @@ class Runner:
         job, result, state, error = drive.job, None, JobState.REVERTED, None
         try:
             if "" in drive.given_up:
-                raise HypervisorTimeout(host="?", step=job.kind, seconds=drive.given_up[""])
+                raise HypervisorTimeout(host="?", step=job.kind, seconds=drive.given_up[""].seconds)
             result, state = queries.QUERIES[job.kind](self._shared, job.inputs), JobState.DONE
         except HullwrightError as failed:
             result, error = {"error": type(failed).__name__}, failed.text

@@ -25,7 +25,7 @@ from hullwright.conf import database as database_options
 from hullwright.conf.conductor import step_limit_seconds
 from hullwright.drivers.registry import Drivers
 from hullwright.flows import catalog, leftovers
-from hullwright.flows.context import Shared
+from hullwright.flows.context import Hung, Shared
 from hullwright.objects.errors import BadRequest, LeaseLost
 from hullwright.persistence import leases
 from hullwright.persistence.database import Database, DatabaseUnavailable
@@ -184,11 +184,11 @@ class Conductor:
         for drive in list(self._driving.values()):
             late = drive.overdue(self._limit)
             if late is not None:
-                self._give_up(drive, *late)
+                self._give_up(drive, late)
 
-    def _give_up(self, drive: Drive, step: str, seconds: float) -> None:
+    def _give_up(self, drive: Drive, hung: Hung) -> None:
         """Take the job from a thread that hangs: raise the fence, shut the thread's doors, go on in another thread."""
-        LOG.error("Job %s: step %s has hung for %.0f s and is given up", drive.job.uuid, step or drive.job.kind, seconds)
+        LOG.error("Job %s: step %s has hung for %.0f s and is given up", drive.job.uuid, hung.step or drive.job.kind, hung.seconds)
         try:
             with self._db.write() as connection:
                 job = leases.raise_fence(connection, drive.job)
@@ -201,7 +201,7 @@ class Conductor:
             self._leave(drive)
             return
         drive.abandon()
-        self._start(Drive(job, given_up={step: seconds}))
+        self._start(Drive(job, given_up={hung.step: hung}))
 
     # --- Ending ------------------------------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy.engine import Connection
@@ -62,14 +63,23 @@ class Shared:
         return ref
 
 
+@dataclass(frozen=True, slots=True)
+class Hung:
+    """A call that has not come back for too long."""
+
+    step: str  # empty: it is a question's
+    seconds: float
+    of_images: bool = False  # it was the image service that was asked, which is no host's fault
+
+
 class RunContext:
     """One job's context."""
 
     def __init__(
-        self, shared: Shared, session: FlowSession, lease_good: Callable[[], bool], given_up: Mapping[str, float] | None = None
+        self, shared: Shared, session: FlowSession, lease_good: Callable[[], bool], given_up: Mapping[str, Hung] | None = None
     ) -> None:
-        """`lease_good`: whether, by this process's own clock, the conductor's lease still holds. `given_up`: step -> seconds after which
-        its last run was given up; the first door it goes to stays shut, as if the host did not answer.
+        """`lease_good`: whether, by this process's own clock, the conductor's lease still holds. `given_up`: step -> why its last run was
+        given up; the first door it goes to stays shut, as if the host did not answer.
         """
         self.shared = shared
         self.db = shared.db
@@ -89,6 +99,7 @@ class RunContext:
         self._instance: tuple[Instance, str] | None = None  # with its guest's name
         self._told_at: dict[str, float] = {}
         self._acts_on: dict[str, str] = {}  # step under way -> the host whose door it last went through
+        self._asks_images: set[str] = set()  # steps under way whose last door was the image service's
         self.cut_off_on: str | None = None  # the host that a step was acting on when it lost its lease
 
     # --- What the job is about -------------------------------------------------------------------------------------------
@@ -165,16 +176,19 @@ class RunContext:
 
     @property
     def image(self) -> ImageDriver:
-        """The image service; it is only read from, so it needs no proof."""
+        """The image service."""
+        self._act()
+        self._asks_images.add(_current_step.get())
         return self.shared.drivers.image
 
     def _act(self, host: str | None = None) -> None:
         self._check_lease()
+        self._check_deadline()  # before all else: a call that was given up because the build's time was over is no fault of its host's
         step = _current_step.get()
         if step in self.given_up:
             self._raise_timeout(host or self.session.host, step)
-        self._check_deadline()
         self.session.flush(heed_cancel=not self.undoing)
+        self._asks_images.discard(step)
         if acts_on := host or self.session.host:
             self._acts_on[step] = acts_on
 
@@ -186,11 +200,11 @@ class RunContext:
         """Fail a step whose last run was given up. Not an undo that concerns no host: it cannot be left to later, so it is tried again."""
         if host is None and (self.job.instance_uuid or "instance_uuid" in self.job.inputs):
             host = self.instance.host
-        seconds = self.given_up.pop(step)
-        if host is not None:
-            raise HypervisorTimeout(host=host, step=step, seconds=seconds)
+        hung = self.given_up.pop(step)
+        if host is not None and not hung.of_images:
+            raise HypervisorTimeout(host=host, step=step, seconds=hung.seconds)
         if not self.undoing:
-            raise ServiceTimeout(step=step, seconds=seconds)
+            raise ServiceTimeout(step=step, seconds=hung.seconds)
 
     def check(self) -> None:
         """For drivers, by `objects.fence`: just before an effect, however long ago the door was.
@@ -213,6 +227,7 @@ class RunContext:
 
     def _check_deadline(self) -> None:
         if not self.undoing and self._is_over():
+            self.given_up.pop(_current_step.get(), None)
             seconds = round((self.job.deadline_at or 0.0) - self.job.created_at)
             raise BuildTimedOut(instance=self.job.instance_uuid, seconds=seconds)
 
@@ -253,19 +268,20 @@ class RunContext:
                 self.cut_off_on = self._acts_on.get(step, self.cut_off_on)
             _current_step.reset(token)
             self._acts_on.pop(step, None)
+            self._asks_images.discard(step)
             self._begun.pop(step, None)
             self._undone.discard(step)
             self.session.ended_at[step] = now()
 
-    def overdue(self, limit: Callable[[str], float]) -> tuple[str, float] | None:
-        """A step that has shown no progress for longer than its limit, or is at it when the build's time is over; and for how long."""
+    def overdue(self, limit: Callable[[str], float]) -> Hung | None:
+        """A step that has shown no progress for longer than its limit, or is at it when the build's time is over."""
         is_late = False
         with contextlib.suppress(DatabaseUnavailable):
             is_late = self._is_over(_DEADLINE_GRACE_SECONDS)
         for step, begun in list(self._begun.items()):
             seconds = time.monotonic() - begun
             if seconds > limit(step) or (is_late and step not in self._undone and seconds > _DEADLINE_GRACE_SECONDS):
-                return step, seconds
+                return Hung(step, seconds, of_images=step in self._asks_images)
         return None
 
     # --- Telling ---------------------------------------------------------------------------------------------------------

@@ -79,8 +79,9 @@ class FetchImage(Step):
         return {role: self._fetch(run, host, image_id).to_dict() for role, image_id in wanted.items() if image_id}
 
     def _fetch(self, run: RunContext, host: str, image_id: str) -> CachedImage:
-        image = run.image.show(image_id)
-        return run.virt(host).ensure_image(image, run.image, lambda done, total: run.progress(self.name, done, total))
+        images = run.image
+        image = images.show(image_id)
+        return run.virt(host).ensure_image(image, images, lambda done, total: run.progress(self.name, done, total))
 
     def revert(self, run: RunContext, **kwargs: Any) -> None:
         """Nothing."""
