@@ -9,16 +9,20 @@ import pytest
 
 from crash.scenarios import _NETWORK, _world
 from hullwright.conductor.client import QueryFailed
+from hullwright.drivers.fake_host import FakeHost
 from hullwright.drivers.image.local.driver import LocalImageDriver
+from hullwright.drivers.network.local.driver import LocalNetworkDriver
 from hullwright.drivers.virt.fake.driver import FakeDriver
 from hullwright.drivers.volume.local.driver import LocalVolumeDriver
 from hullwright.flows import context
-from hullwright.objects.errors import ImageNotFound
+from hullwright.objects import fence
+from hullwright.objects.errors import ImageNotFound, LeaseLost
 from hullwright.objects.guests import GuestSpec
 from hullwright.objects.hosts import HostRef
 from hullwright.objects.states import AttemptState, JobState, VmState
 from hullwright.objects.volumes import Volume
 from hullwright.persistence import faults, hosts, jobs
+from hullwright.persistence.database import DatabaseUnavailable
 from support import invariants
 from support.house import House
 
@@ -62,6 +66,81 @@ def test_a_build_leaves_a_host_whose_call_never_comes_back(impatient: House, ope
         house.wait(lambda: _cleaned(house) == 1)
         house.rest()
     invariants.check(house, twins_on=["h1"])
+
+
+def test_what_hung_beside_other_steps_is_cleaned_when_it_ends_and_not_when_they_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One step hangs; another one beside it hears first that the job was taken, and stops."""
+    house = House(tmp_path, conductor={"engine": "parallel", "step_timeout": 1.0, "step_timeouts": {}, "poll_interval": 0.1})
+    plug, is_over, left = LocalNetworkDriver.plug, threading.Event(), threading.Event()
+
+    def plug_late(driver: LocalNetworkDriver, host: HostRef, instance_uuid: str, hostname: str) -> Any:
+        if host.name != "h1":
+            return plug(driver, host, instance_uuid, hostname)
+        assert is_over.wait(30)
+        with fence.standing_behind(None):  # the host had the request before the job was taken, and carries it out now
+            FakeHost(host, house.conf.state_path).things.make("plugs", instance_uuid, {"ports": []}, "plug")
+        return []
+
+    def ensure_image(*_args: Any, **_kwargs: Any) -> Any:
+        try:
+            return ensure(*_args, **_kwargs)
+        except LeaseLost:
+            left.set()
+            raise
+
+    ensure = FakeDriver.ensure_image
+    monkeypatch.setattr(LocalNetworkDriver, "plug", plug_late)
+    monkeypatch.setattr(FakeDriver, "ensure_image", ensure_image)
+    try:
+        _world(house, "h1", "h2")
+        house.faults("h1", {"operation": "ensure_image", "when": "during", "delay": 0.2})
+        with house.conductor():
+            (uuid,) = house.create(image_id=house.add_image(size_bytes=10 << 20), networks=(house.request_port(_NETWORK),))
+            house.wait(lambda: house.get(uuid).vm_state == VmState.ACTIVE)
+            assert left.wait(10)
+            house.rest()
+            is_over.set()
+            house.wait(lambda: _cleaned(house) == 1)
+            house.rest()
+        invariants.check(house, twins_on=["h1"])
+    finally:
+        is_over.set()
+        house.close()
+
+
+def test_a_step_that_still_acts_when_the_database_has_gone_away_is_not_begun_again_beside_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = House(tmp_path, conductor={"engine": "parallel", "poll_interval": 0.1})
+    plug, ensure = LocalNetworkDriver.plug, FakeDriver.ensure_image
+    at_it: list[int] = []
+    most, asked = [0], []
+
+    def plug_slowly(*args: Any) -> Any:
+        at_it.append(1)
+        most[0] = max(most[0], len(at_it))
+        time.sleep(1.5)
+        at_it.pop()
+        return plug(*args)
+
+    def ensure_image(*args: Any, **kwargs: Any) -> Any:
+        asked.append(1)
+        if len(asked) == 1:
+            raise DatabaseUnavailable(reason="away")
+        return ensure(*args, **kwargs)
+
+    monkeypatch.setattr(LocalNetworkDriver, "plug", plug_slowly)
+    monkeypatch.setattr(FakeDriver, "ensure_image", ensure_image)
+    try:
+        _world(house, "h1")
+        with house.conductor():
+            (uuid,) = house.create(image_id=house.add_image(), networks=(house.request_port(_NETWORK),))
+            house.rest()
+        assert house.get(uuid).vm_state == VmState.ACTIVE
+        assert most == [1]
+        invariants.check(house)
+    finally:
+        house.close()
 
 
 def _cleaned(house: House) -> int:
@@ -164,6 +243,7 @@ def test_an_image_service_that_hangs_each_time_fails_the_build_and_blames_no_hos
         with house.db.read() as connection:
             assert [host.failed_builds for host in hosts.list_all(connection)] == [0, 0, 0]
         is_over.set()
+        house.wait(lambda: _cleaned(house) == 2)
         house.rest()
     invariants.check(house, twins_on=["h1", "h2", "h3"])
 

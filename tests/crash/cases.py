@@ -176,6 +176,7 @@ class Run:
         self.facts: Facts = dict(template.facts)
         self._trouble = TROUBLES[case.trouble]()
         self._undisturbed = undisturbed
+        self._struck_at = 0  # the boundary at which the first process stood
         self._look = look
         self._outcome = Outcome(case)
         self._until = time.monotonic() + _CASE_SECONDS
@@ -217,8 +218,9 @@ class Run:
         halted, is_met, is_asked_to_stop = self._file(".halted"), False, False
         while process.wait(_POLL_SECONDS) is None:
             if number == 0 and not is_met and halted.exists():
-                is_met = True
-                self._trouble.at_boundary(self, process, **json.loads(halted.read_text()))
+                is_met, told = True, json.loads(halted.read_text())
+                self._struck_at = told["at"]
+                self._trouble.at_boundary(self, process, is_locked=told["is_locked"])
             elif not is_api and not is_asked_to_stop and self.is_at_rest() and self._trouble.at_rest(self):
                 process.terminate()
                 is_asked_to_stop = True
@@ -247,8 +249,9 @@ class Run:
         act = f"lambda: children.delete({self.house.overrides!r}, {self.facts['uuids'][0]!r})" if act_at else "None"
         number = len(self.house.processes)
         preamble = (
-            "from support import boundaries as wrappers\nfrom crash import children, strikes\n"
-            f"boundaries = wrappers.install({self._trace(number)!r}, {at}, {self._trouble.strike}, act_at={act_at}, act={act})\n"
+            "from support import boundaries as wrappers\nfrom crash import children, strikes, troubles\n"
+            f"boundaries = wrappers.install({self._trace(number)!r}, {at}, {self._trouble.strike}, act_at={act_at}, act={act},"
+            f" can_be_at=troubles.TROUBLES[{self.case.trouble!r}].can_be_at)\n"
             f"{self._trouble.prepare}\n"
         )
         log = self._log(number)
@@ -357,8 +360,8 @@ class Run:
         self.scenario.expect(self.house, self.facts)
 
     def check_hung(self) -> None:
-        """A call has hung at the case's boundary, and is given up."""
-        step, _, method = self._read(0)[self.case.at[0] - 1].rpartition("\t")[2].partition(".")
+        """A call has hung, and is given up."""
+        step, _, method = self._read(0)[self._struck_at - 1].rpartition("\t")[2].partition(".")
         # A guest that could not be taken away is there for longer than its build.
         twins_on = [path.name for path in self.house.directory.glob("fake/*")] if method == "revert" else []
         invariants.check(self.house, marker=MARKER, twins_on=twins_on)

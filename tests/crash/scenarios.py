@@ -53,6 +53,11 @@ class Scenario:
     # Asserts how it ended when a driver's call hung in a step, or (True) in its undo.
     expect_hung: Callable[[House, Facts, str, bool], None] | None = None
 
+    @property
+    def is_parallel(self) -> bool:
+        """Whether steps of one job run side by side."""
+        return self.options["conductor"].get("engine") == "parallel"
+
 
 # --- Furnishing ------------------------------------------------------------------------------------------------------------
 
@@ -483,7 +488,25 @@ SCENARIOS = {
         ),
         Scenario("three", "three builds, one conductor thread", _three_builds, _expect_active, expect_hung=_expect_moved),
         Scenario("three-at-once", "three builds side by side", _three_builds, _expect_active, _side_by_side(3), is_ordered=False),
-        Scenario("parallel", "build, parallel engine", _build, _expect_active, _side_by_side(1, "parallel"), is_ordered=False),
+        Scenario(
+            "parallel",
+            "build, parallel engine",
+            _build,
+            _expect_active,
+            _side_by_side(1, "parallel"),
+            is_ordered=False,
+            expect_hung=_expect_moved,
+        ),
+        Scenario(
+            "delete-in-parallel",
+            "delete at the very boundary, parallel engine",
+            _build,
+            _expect_deleted,
+            _side_by_side(1, "parallel"),
+            deletes_where_struck=True,
+            is_ordered=False,
+            expect_hung=_expect_deleted_anyway,
+        ),
         Scenario(
             "wait",
             "build waits until a delete makes room",

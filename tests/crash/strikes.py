@@ -42,20 +42,13 @@ def stall(boundaries: Boundaries, _what: str, *, is_locked: bool) -> None:
         signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)  # to this thread, so that it is the first to stop
 
 
-def stall_outside(boundaries: Boundaries, what: str, *, is_locked: bool) -> None:
-    """Stop there, or at the next boundary that is outside of a transaction."""
-    if is_locked:
-        boundaries.strike_at_next()
-    else:
-        stall(boundaries, what, is_locked=False)
-
-
 def hang(boundaries: Boundaries, _what: str, *, is_locked: bool) -> None:
-    """Do not come back for as long as the parent wants; then tell it when this thread has ended (`.ended`)."""
-    thread = threading.current_thread()
+    """Do not come back for as long as the parent wants; then tell it when this thread, and that of its job, have ended (`.ended`)."""
+    threads = {threading.current_thread(), *(thread for thread in threading.enumerate() if thread.name.startswith("job-"))}
 
     def watch() -> None:
-        thread.join()
+        for thread in threads:
+            thread.join()
         boundaries.trace.with_suffix(".ended").touch()
 
     threading.Thread(target=watch, daemon=True).start()
@@ -71,7 +64,7 @@ def wait(boundaries: Boundaries, _what: str, *, is_locked: bool) -> None:
 
 def _tell(boundaries: Boundaries, is_locked: bool) -> None:
     scratch = boundaries.trace.with_suffix(".new")
-    scratch.write_text(json.dumps({"is_locked": is_locked}))
+    scratch.write_text(json.dumps({"at": boundaries.struck_at, "is_locked": is_locked}))
     scratch.rename(boundaries.trace.with_suffix(".halted"))
 
 

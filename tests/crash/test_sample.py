@@ -25,7 +25,7 @@ SEED = os.environ.get("HULLWRIGHT_CRASH_SEED") or time.strftime("%Y%m%d")
 WORKERS = 4
 ON_POSTGRESQL = ("build", "reschedule", "delete-in-build", "silent-delete")
 STALLED = ("build", "delete-in-build")  # on PostgreSQL
-TROUBLED = ("build", "reschedule", "delete", "delete-in-build")
+TROUBLED = ("build", "reschedule", "delete", "delete-in-build", "parallel")
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def test_a_process_killed_at_a_boundary_loses_nothing_on_postgresql(name: str, d
 @pytest.mark.parametrize(
     ("trouble", "names"),
     [
-        ("delete", ("delete-anywhere", "delete-in-undo", "delete-in-stop")),
+        ("delete", ("delete-anywhere", "delete-in-undo", "delete-in-stop", "delete-in-parallel")),
         ("stall", TROUBLED),
         ("hang", TROUBLED),
         ("locked", TROUBLED),

@@ -78,7 +78,7 @@ class _OfConductors(Trouble):
 
     @classmethod
     def concerns(cls, scenario: Scenario) -> bool:
-        return scenario.is_ordered and not scenario.asks_api
+        return (scenario.is_ordered or scenario.is_parallel) and not scenario.asks_api
 
 
 class Delete(_OfConductors):

@@ -16,7 +16,7 @@ from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 
 import hullwright.api.app  # noqa: F401
-from crash import children, strikes  # noqa: F401
+from crash import children, strikes, troubles  # noqa: F401
 from crash.scenarios import MARKER, SCENARIOS
 from hullwright.persistence.database import Database
 from support import invariants

@@ -22,7 +22,11 @@ from support import boundaries
 def stall(trace: str, at: int, *, in_transactions: bool = False) -> None:
     """Have this process stop itself at a boundary; one inside of a transaction counts only when asked for, else it is the next one."""
     strikes.share_images()
-    strikes.look_seldom(boundaries.install(trace, at, strikes.stall if in_transactions else strikes.stall_outside))
+
+    def can_be_at(what: str, _where: str) -> bool:
+        return in_transactions or what != "before commit"
+
+    strikes.look_seldom(boundaries.install(trace, at, strikes.stall, can_be_at=can_be_at))
 
 
 def jump_clock(signal_file: str, seconds: float) -> None:

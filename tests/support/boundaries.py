@@ -59,16 +59,27 @@ def kill(_boundaries: Boundaries, _what: str, *, is_locked: bool) -> None:
 class Boundaries:
     """Counts, tells, strikes."""
 
-    def __init__(self, trace: Path, at: int, strike: Strike, act_at: int = 0, act: Callable[[], None] | None = None) -> None:
-        """`at`: the number of the boundary to strike at, 0 for none. `act` is called at the first boundary from `act_at` on where no lock
-        is held.
+    def __init__(
+        self,
+        trace: Path,
+        at: int,
+        strike: Strike,
+        can_be_at: Callable[[str, str], bool],
+        act_at: int = 0,
+        act: Callable[[], None] | None = None,
+    ) -> None:
+        """`at`: the number of the boundary to strike at, 0 for none; where the order of boundaries differs from run to run, it is the first
+        from there on where `can_be_at` (what, where) answers true. `act` is called at the first boundary from `act_at` on where no lock is
+        held.
         """
         self.trace = trace
         self.databases: list[Database] = []  # that this process has written to
         self.has_struck = False
+        self.struck_at = 0
         self._descriptor = os.open(trace, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
         self._at = at
         self._strike = strike
+        self._can_be_at = can_be_at
         self._act_at = act_at
         self._act = act
         self._lock = threading.RLock()
@@ -82,22 +93,19 @@ class Boundaries:
         act = None
         with self._lock:
             self._number += 1
-            is_here = self._number == self._at
-            os.write(self._descriptor, f"{self._number}\t{what}\t{_where()}\n".encode())
+            where = _where()
+            is_here = 0 < self._at <= self._number and not self.has_struck and self._can_be_at(what, where)
+            os.write(self._descriptor, f"{self._number}\t{what}\t{where}\n".encode())
             if self._act_at and self._number >= self._act_at and not is_locked:
                 act, self._act = self._act, None
-            self.has_struck |= is_here
+            if is_here:
+                self.has_struck, self.struck_at = True, self._number
         if act is not None:  # not under the lock: another thread may wait for that inside a transaction, which whoever acts would wait for
             self._muted.on = True
             act()
             self._muted.on = False
         if is_here:  # what takes long must not keep other threads from their boundaries
             self._strike(self, what, is_locked=is_locked)
-
-    def strike_at_next(self) -> None:
-        """Not here."""
-        with self._lock:
-            self._at = self._number + 1
 
     def act_no_more(self) -> None:
         """What this process would have done for somebody else has been done."""
@@ -164,12 +172,13 @@ def install(
     at: int = 0,
     strike: Strike = kill,
     *,
+    can_be_at: Callable[[str, str], bool] = lambda _what, _where: True,
     act_at: int = 0,
     act: Callable[[], None] | None = None,
     first_try_seconds: float = 0.05,
 ) -> Boundaries:
     """Wrap everything in this process. What is told or tried by the clock is done at once, so that it has a number too."""
-    boundaries = Boundaries(Path(trace), at, strike, act_at, act)
+    boundaries = Boundaries(Path(trace), at, strike, can_be_at, act_at, act)
     boundaries.around_commits()
     order_steps()
     for driver, contract in DRIVERS:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future
+from concurrent.futures import Future
 from typing import Any, ClassVar
 
 from taskflow import states as flow_states
@@ -18,6 +18,7 @@ from taskflow import storage as taskflow_storage
 from taskflow.engines.action_engine import compiler, engine, runtime
 from taskflow.flow import Flow
 
+from hullwright.conductor.step_threads import StepThreads
 from hullwright.persistence.session import FlowSession
 
 
@@ -147,6 +148,9 @@ class _CompiledOnce:
             self._graph.is_validated = True
         self._validated = True
 
+    def await_steps(self) -> None:
+        """Wait until no step is under way in a thread of its own; an engine that was stopped leaves them there."""
+
     @property
     def storage(self: Any) -> LeanStorage:
         if self._lean_storage is None:
@@ -192,11 +196,16 @@ class SerialEngine(_CompiledOnce, engine.SerialActionEngine):  # type: ignore[mi
 
 
 class ParallelEngine(_CompiledOnce, engine.ParallelActionEngine):  # type: ignore[misc]
-    """Runs a job's independent steps side by side in a pool's threads."""
+    """Runs a job's independent steps side by side, each in a thread of its own."""
 
     _is_single_threaded = False
 
-    def __init__(self, graph: Graph, session: FlowSession, pool: Executor) -> None:
+    def __init__(self, graph: Graph, session: FlowSession) -> None:
         self._graph = graph
         self._lean_storage = None
-        super().__init__(graph.flow, session.detail, session, {"gather_statistics": False, "defer_reverts": True, "executor": pool})
+        self._threads = StepThreads()
+        options = {"gather_statistics": False, "defer_reverts": True, "executor": self._threads}
+        super().__init__(graph.flow, session.detail, session, options)
+
+    def await_steps(self) -> None:
+        self._threads.await_all()

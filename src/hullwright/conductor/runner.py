@@ -10,7 +10,6 @@ import datetime
 import logging
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -71,10 +70,10 @@ class Runner:
         lease_good: Callable[[Job], bool],
         draining: Callable[[], bool],
         passed_over: PassedOver,
-        pool: Executor | None = None,
+        side_by_side: bool = False,
     ) -> None:
         """`draining`: asked between steps; true suspends the flow. `passed_over`: notes what is left to conductors of another version.
-        `pool`: runs independent steps side by side when given.
+        `side_by_side`: runs independent steps so.
         """
         self._shared = shared
         self._db = shared.db
@@ -82,7 +81,7 @@ class Runner:
         self._graphs = Graphs()
         self._lease_good = lease_good
         self._draining = draining
-        self._pool = pool
+        self._side_by_side = side_by_side
         self._passed_over = passed_over
 
     def run(self, drive: Drive) -> None:
@@ -213,7 +212,7 @@ class Runner:
         graph = self._graphs.get(path, factory)
         session.begin(graph.scoped, graph.total_steps)
         run = RunContext(self._shared, session, lambda: self._lease_good(job), drive.given_up)
-        engine = SerialEngine(graph, session) if self._pool is None else ParallelEngine(graph, session, self._pool)
+        engine = ParallelEngine(graph, session) if self._side_by_side else SerialEngine(graph, session)
         # Inputs are in the job's row; nothing is injected into the store, where a crash between two writes would break the flow.
         inputs: dict[str, Any] = {"run": run}
         if job.kind == "build_instance":
@@ -233,7 +232,7 @@ class Runner:
             while True:
                 if state == flow_states.WAITING:
                     is_under_way = True
-                    if self._pool is not None:
+                    if self._side_by_side:
                         session.flush()  # the engine is about to sleep: let what is done be known
                 # Not before: TaskFlow calls a flow reverted that is suspended while a step taken up from a dead owner waits to be run.
                 state = states.send(is_under_way and self._draining())
@@ -241,6 +240,10 @@ class Runner:
             return None
         except Exception as error:  # noqa: BLE001  the steps' own failures come out here; the flow's state says what they mean
             return error
+        finally:
+            # What stopped the engine may have met one step while another still acts: whatever comes next, be it to clean up after this run
+            # or to take the steps up again, comes when all of them have ended.
+            engine.await_steps()
 
     def _settle(self, session: FlowSession, engine: Any, failure: Exception | None) -> None:
         goes_on = catalog.KINDS[session.job.kind].goes_on

@@ -19,7 +19,6 @@ from hullwright.conductor.hosts import HostMonitor
 from hullwright.conductor.intake import Intake, PassedOver, urgent_places
 from hullwright.conductor.reconcile.caretaker import Caretaker
 from hullwright.conductor.runner import Drive, Runner
-from hullwright.conductor.step_threads import StepThreads
 from hullwright.conductor.waiting_room import WaitingRoom
 from hullwright.conf import database as database_options
 from hullwright.conf.conductor import step_limit_seconds
@@ -58,7 +57,7 @@ class Conductor:
             lease_good=lambda job: self._heartbeat.is_good(job.owner),
             draining=self._stopping.is_set,
             passed_over=passed_over,
-            pool=StepThreads() if self._options.engine == "parallel" else None,
+            side_by_side=self._options.engine == "parallel",
         )
         self._driving: dict[str, Drive] = {}  # by the job's uuid
         self._hosts = HostMonitor(db, conf, drivers.virt)
