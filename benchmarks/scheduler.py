@@ -377,8 +377,7 @@ def measure_refresh(db: Database, count: int, rounds: int, title: str) -> dict[s
 
 def rows_read(scheduler: Scheduler) -> int:
     """By all that keeps its view current."""
-    tally = scheduler._surroundings.image_tally
-    return scheduler._snapshot.rows_read + (tally.rows_read if tally is not None else 0)
+    return scheduler._snapshot.rows_read + scheduler._surroundings.rows_read
 
 
 def begin_build(conn: Any, asked: RequestSpec, host_id: int, host: str) -> None:

@@ -67,8 +67,10 @@ class World:
             columns.io_ops[at] = host.io_ops
             for resource, numbers in host.room.items():
                 columns.set_resource(resource, np.array([at]), *numbers)
-        for number, (metadata, members) in enumerate(self.memberships):
-            columns.aggregates.put(number, metadata, columns.named(members))
+        for number, (metadata, _) in enumerate(self.memberships):
+            columns.aggregates.put(number, metadata)
+        members = {number: np.flatnonzero(columns.named(names)).tolist() for number, (_, names) in enumerate(self.memberships)}
+        columns.aggregates.place(np.arange(len(columns)), members)
         return columns
 
 

@@ -209,7 +209,8 @@ def test_a_multiplier_that_would_spoil_every_sum_is_refused_at_the_start(conf, n
 def test_what_an_aggregate_says_of_a_weigher_spoils_no_choice_of_several_conductors(conf, said):
     hosts = Columns([HostRow(number, f"h{number}") for number in (1, 2, 3)])
     hosts.set_resource("MEMORY_MB", np.arange(3), np.array([10, 20, 30]), 0, 1.0, 0)
-    hosts.aggregates.put(1, {"ram_weight_multiplier": said}, hosts.named(["h3"]))
+    hosts.aggregates.put(1, {"ram_weight_multiplier": said})
+    hosts.aggregates.place(hosts.positions([3]), {1: [2]})
     weighed = weighing.weigh(hosts, request(conf), hosts.all(), weighers.load(["ram"], conf))
     assert weighed.total.tolist() == pytest.approx([1 / 3, 2 / 3, 1.0])
     assert weighing.of_turn(weighed, hosts.ids, (0, 3)) == 2

@@ -29,7 +29,7 @@ from hullwright.persistence import allocations
 from hullwright.persistence import hosts as host_rows
 from hullwright.persistence.database import now
 from hullwright.persistence.inserts import insert_if_absent
-from hullwright.persistence.models.groups import aggregate_hosts, aggregates
+from hullwright.persistence.models.groups import aggregate_hosts, aggregates, removed_aggregates
 from hullwright.persistence.models.hosts import hosts
 from hullwright.persistence.models.instances import instances
 
@@ -54,7 +54,7 @@ def create(conn: Connection, name: str, availability_zone: str | None = None) ->
     Raises: AggregateNameExists.
     """
     metadata = {ZONE_KEY: availability_zone} if availability_zone else {}
-    values = {"uuid": str(uuid4()), "name": name, "metadata": metadata, "generation": 0, "created_at": now()}
+    values = {"uuid": str(uuid4()), "name": name, "metadata": metadata, "created_at": now()}
     if not insert_if_absent(conn, aggregates, values):
         raise AggregateNameExists(name=name)
     found = conn.execute(sa.select(aggregates.c.id).where(aggregates.c.uuid == values["uuid"])).scalar_one()
@@ -93,6 +93,7 @@ def delete(conn: Connection, id: int) -> None:
     _row(conn, id, lock=True)
     if _host_ids(conn, id):
         raise InvalidAggregateAction(action="delete", id=id, reason="Host aggregate is not empty")
+    conn.execute(sa.insert(removed_aggregates).values(aggregate_id=id))  # before the other goes: its number is above that
     conn.execute(sa.delete(aggregates).where(aggregates.c.id == id))
 
 
@@ -150,6 +151,7 @@ def add_host(conn: Connection, id: int, name: str) -> None:
     if not insert_if_absent(conn, aggregate_hosts, {"aggregate_id": id, "host_id": host.id, "created_at": now()}):
         raise AggregateHostExists(id=id, host=name)
     _touch(conn, id)
+    host_rows.have_reread(conn, host.id)
     if any(name in row.metadata for name in HOST_RATIOS):
         host_rows.ask_soon(conn, [host.id])
     host_rows.settle_zones(conn, [host.id])
@@ -167,6 +169,7 @@ def remove_host(conn: Connection, id: int, name: str) -> None:
     if conn.execute(sa.delete(aggregate_hosts).where(*membership)).rowcount == 0:
         raise AggregateHostNotFound(id=id, host=name)
     _touch(conn, id)
+    host_rows.have_reread(conn, host.id)
     if any(name in row.metadata for name in HOST_RATIOS):
         host_rows.ask_soon(conn, [host.id])
     host_rows.settle_zones(conn, [host.id])
@@ -208,8 +211,7 @@ def _record(row: Any, members: Iterable[str]) -> Aggregate:
 
 
 def _touch(conn: Connection, id: int, **values: Any) -> None:
-    changed = {**values, "updated_at": now(), "generation": aggregates.c.generation + 1}
-    conn.execute(sa.update(aggregates).where(aggregates.c.id == id).values(changed))
+    conn.execute(sa.update(aggregates).where(aggregates.c.id == id).values({**values, "updated_at": now()}))
 
 
 def _host_ids(conn: Connection, id: int) -> list[int]:

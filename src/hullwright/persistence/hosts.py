@@ -147,6 +147,11 @@ def ask_soon(conn: Connection, host_ids: Collection[int]) -> None:
     conn.execute(sa.update(hosts).where(hosts.c.id.in_(host_ids)).values(checked_at=0.0, **_UNCHANGED))
 
 
+def have_reread(conn: Connection, host_id: int) -> None:
+    """Have schedulers read anew what they know of a host: it joined an aggregate, or left one."""
+    conn.execute(sa.update(hosts).where(hosts.c.id == host_id).values(_next_generation))
+
+
 def settings_of(conn: Connection, names: Collection[str]) -> dict[str, Mapping[str, float]]:
     """Host name -> what of HOST_SETTINGS it has for itself."""
     return {row.name: row.settings for row in conn.execute(sa.select(hosts.c.name, hosts.c.settings).where(hosts.c.name.in_(names)))}

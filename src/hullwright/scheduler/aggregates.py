@@ -6,7 +6,7 @@ Not for: reading them; see `surroundings`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from hullwright.objects.aggregates import words
 
 Mask = NDArray[np.bool_]
+Integers = NDArray[np.int64]
 
 
 @dataclass(slots=True)
@@ -34,9 +35,17 @@ class AggregateColumns:
         self.size = 0  # hosts
         self.by_id: dict[int, AggregateColumn] = {}
 
-    def put(self, id: int, metadata: Mapping[str, str], members: Mask) -> None:
-        """Add an aggregate, or replace what is known of it."""
-        self.by_id[id] = AggregateColumn(metadata, members)
+    def put(self, id: int, metadata: Mapping[str, str]) -> None:
+        """Add an aggregate, or replace its metadata; its hosts stay."""
+        known = self.by_id.get(id)
+        self.by_id[id] = AggregateColumn(metadata, np.zeros(self.size, dtype=bool) if known is None else known.members)
+
+    def place(self, positions: Integers, members: Mapping[int, Sequence[int]]) -> None:
+        """Say anew which aggregates the hosts at these positions are in; `members`: aggregate id -> the positions of those that are."""
+        for id, each in self.by_id.items():
+            each.members[positions] = False
+            if id in members:
+                each.members[members[id]] = True
 
     def drop(self, id: int) -> None:
         """Forget an aggregate."""

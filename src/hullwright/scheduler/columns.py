@@ -209,7 +209,7 @@ class Columns:
         self.resources: dict[str, Resource] = {}
         self.aggregates = AggregateColumns()
         self.metrics = MetricColumns(metrics)
-        self.arrivals = 0  # hosts that ever came
+        self.membership_news: set[int] = set()  # ids of hosts whose aggregates are to be read anew: `surroundings`
         self.layout = 0  # grows whenever hosts come, or others move up to their positions
         self.image_tally: ImageTally | None = None  # when something needs it: `surroundings`
         self.image_holders: dict[str, set[int]] = {}  # image id -> ids of the hosts where it lies
@@ -273,7 +273,6 @@ class Columns:
         new = [row for row in rows if row.id not in self._position_by_id]
         if new:
             size = len(self) + len(new)
-            self.arrivals += len(new)
             self.layout += 1
             for name in _PLAIN:
                 setattr(self, name, _resized(getattr(self, name), size))
@@ -284,11 +283,13 @@ class Columns:
                 self.names.append(row.name)
         for row in rows:
             self._put(self._position_by_id[row.id], row)
+        self.membership_news.update(row.id for row in rows)
 
     def drop(self, host_ids: Collection[int]) -> None:
         """Forget hosts; those that follow move up."""
         mask = ~np.isin(self.ids, list(host_ids))
         self.layout += 1
+        self.membership_news.difference_update(host_ids)
         for host_id in host_ids:
             self._put_images(host_id, ())
         self.quarantine_reasons = {key: reason for key, reason in self.quarantine_reasons.items() if key not in host_ids}

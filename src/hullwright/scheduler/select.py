@@ -101,24 +101,20 @@ class Scheduler:
             self._relations.forget_choice(spec.instance_uuid)
             self._surroundings.forget_choice(spec.instance_uuid)
             request = Request(spec, spec.resources(), tried, now(), self._conf, self._relations.read(spec))
-            was_read = self._snapshot.refresh(0.0 if fresh else self._conf.scheduler.snapshot_max_age_seconds)
+            was_read = self._refresh(0.0 if fresh else self._conf.scheduler.snapshot_max_age_seconds)
             hosts = self._snapshot.columns
-            if was_read:
-                self._surroundings.refresh(hosts)
             outcome = self._filter(hosts, request)
             weighed = weigh(hosts, request, outcome.passing, self._weighers)
             if not was_read and self._is_guest(hosts, outcome, weighed):
                 # The others are at these hosts: what they have claimed by now tells which are left.
-                was_read = self._snapshot.refresh(_LOOK_SECONDS)
+                was_read = self._refresh(_LOOK_SECONDS)
                 if was_read:
-                    self._surroundings.refresh(hosts)
                     request = replace(request, relations=self._relations.read(spec))
                     outcome = self._filter(hosts, request)
                     weighed = weigh(hosts, request, outcome.passing, self._weighers)
             is_certain = was_read and not self._snapshot.has_choices() and not self._relations.has_choices(spec)
             if not outcome.passing.any() and not is_certain and not patient:
-                self._snapshot.refresh(0.0, count_choices=False)
-                self._surroundings.refresh(hosts)
+                self._refresh(0.0, count_choices=False)
                 request = replace(request, relations=self._relations.read(spec, count_choices=False))
                 outcome = self._filter(hosts, request)
                 weighed = weigh(hosts, request, outcome.passing, self._weighers)
@@ -137,9 +133,8 @@ class Scheduler:
         `detail`: with every host by name, at most `limit` of them behind the name `after`.
         """
         with self._lock:
-            self._snapshot.refresh(0.0)
+            self._refresh(0.0)
             hosts = self._snapshot.columns
-            self._surroundings.refresh(hosts)
             request = Request(spec, spec.resources(), {}, now(), self._conf, self._relations.read(spec))
             outcome = self._filter(hosts, request)
             weighed = weigh(hosts, request, outcome.passing, self._weighers)
@@ -153,8 +148,14 @@ class Scheduler:
     def refresh(self) -> None:
         """Read the hosts now, as before the first request."""
         with self._lock:
-            self._snapshot.refresh(0.0)
+            self._refresh(0.0)
+
+    def _refresh(self, max_age_seconds: float, *, count_choices: bool = True) -> bool:
+        """Read what changed unless the last reading is young enough; answer whether hosts were read."""
+        was_read = self._snapshot.refresh(max_age_seconds, count_choices=count_choices)
+        if was_read or self._surroundings.is_behind:
             self._surroundings.refresh(self._snapshot.columns)
+        return was_read
 
     def _filter(self, hosts: Columns, request: Request) -> Outcome:
         return apply_filters(hosts, request, _FORCED if request.spec.force_host else self._filters)

@@ -24,7 +24,7 @@ from hullwright.scheduler.columns import Columns, HostRow
 
 IN_FLIGHT_SECONDS = 2.0  # after that a choice whose claim was not seen counts as given up
 READ_SHARE = 10  # a refresh that took t seconds is good for at least t times this
-_BATCH = 500  # ids in one IN (...)
+BATCH = 500  # ids in one IN (...)
 
 _since = sa.bindparam("since", type_=sa.BigInteger)
 _HORIZON, _REMOVED = -1, -1  # in place of a host's id, and of its generation
@@ -180,11 +180,11 @@ class Snapshot:
         """What is known of the hosts that came or changed, apart from answers, failed builds and probes."""
         changed = [row[0] for row in news if row[1] != _REMOVED and self._generations.get(row[0]) != row[1]]
         known = sa.select(*_known_by_row).order_by(hosts.c.id)  # of equal hosts the first is taken
-        if len(changed) > _BATCH and not self._generations:
+        if len(changed) > BATCH and not self._generations:
             return [_row(row) for row in conn.execute(known)]
         found: list[HostRow] = []
-        for start in range(0, len(changed), _BATCH):
-            found += [_row(row) for row in conn.execute(known.where(hosts.c.id.in_(changed[start : start + _BATCH])))]
+        for start in range(0, len(changed), BATCH):
+            found += [_row(row) for row in conn.execute(known.where(hosts.c.id.in_(changed[start : start + BATCH])))]
         return found
 
     def _take_hosts(self, news: Sequence[Any], static: Collection[HostRow]) -> None:

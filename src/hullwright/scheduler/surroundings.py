@@ -1,26 +1,37 @@
 """Surroundings: what is known beside hosts and their resources: aggregates, and the images of the instances on each host.
 
-Aggregates are reread when they changed. Images are read only when a weigher that counts says that it needs them (`NEEDS`).
+By change (`persistence/models/changes.py`): a refresh reads the metadata of the aggregates that changed, and the memberships of the hosts
+that came or changed. Images are read only when a weigher that counts says that it needs them (`NEEDS`).
 Not for: hosts and resources; see `snapshot`, after each reading of which this is refreshed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import sqlalchemy as sa
 
 from hullwright.objects.instances import RequestSpec
 from hullwright.persistence.database import Database
-from hullwright.persistence.models.groups import aggregate_hosts, aggregates
+from hullwright.persistence.models.base import Json
+from hullwright.persistence.models.changes import Horizon
+from hullwright.persistence.models.groups import aggregate_hosts, aggregates, removed_aggregates
 from hullwright.scheduler.columns import Columns
 from hullwright.scheduler.image_tally import ImageTally
+from hullwright.scheduler.snapshot import BATCH
 
 IMAGE_TALLY = "image_tally"  # a word for NEEDS
 
-_generations = sa.select(aggregates.c.id, aggregates.c.generation)
-_metadata = sa.select(aggregates.c.id, aggregates.c.generation, aggregates.c.metadata)
+_HORIZON, _PRESENT, _REMOVED = 0, 1, 2  # what a row is about
+_nothing = sa.type_coerce(sa.null(), Json)
+_since = sa.bindparam("since", type_=sa.BigInteger)
+# One statement, so that the horizon is that of the very moment in which the aggregates are looked at.
+_changes = sa.union_all(
+    sa.select(sa.literal(_HORIZON).label("about"), Horizon().label("number"), _nothing.label("metadata")),
+    sa.select(sa.literal(_PRESENT), aggregates.c.id, aggregates.c.metadata).where(aggregates.c.changed >= _since),
+    sa.select(sa.literal(_REMOVED), removed_aggregates.c.aggregate_id, _nothing).where(removed_aggregates.c.changed >= _since),
+)
 _members = sa.select(aggregate_hosts.c.aggregate_id, aggregate_hosts.c.host_id)
 
 
@@ -31,16 +42,24 @@ class Surroundings:
         """`needs`: of the filters and weighers in use; `named_properties`: of images, that count whatever their names."""
         self._db = db
         self.image_tally = ImageTally(named_properties) if IMAGE_TALLY in needs else None
-        self._seen: dict[int, int] = {}  # aggregate id -> generation
-        self._arrivals = 0  # of hosts, when memberships were last read
+        self.is_behind = True  # also after a reading that failed: hosts may be known by now whose aggregates are not
+        self._rows_read = 0  # of aggregates and memberships
+        self._since = 0  # the horizon of the last reading
+
+    @property
+    def rows_read(self) -> int:
+        """So far, for tests and benchmarks."""
+        return self._rows_read + (self.image_tally.rows_read if self.image_tally is not None else 0)
 
     def refresh(self, hosts: Columns) -> None:
         """Read what changed."""
         hosts.image_tally = self.image_tally
+        self.is_behind = True
         with self._db.read() as conn:
             self._read_aggregates(conn, hosts)
             if self.image_tally is not None:
                 self.image_tally.refresh(conn)
+        self.is_behind = False
 
     def note_choice(self, spec: RequestSpec, host: str) -> None:
         """Count a choice from now on."""
@@ -53,18 +72,31 @@ class Surroundings:
             self.image_tally.forget_choice(instance_uuid)
 
     def _read_aggregates(self, conn: Any, hosts: Columns) -> None:
-        generations: dict[int, int] = dict(conn.execute(_generations).tuples().all())
-        changed: Collection[int] = [key for key, number in generations.items() if self._seen.get(key) != number]
-        if hosts.arrivals != self._arrivals:
-            changed = list(generations)  # a host that came may be in any of them
-        for key in [key for key in self._seen if key not in generations]:
-            hosts.aggregates.drop(key)
-        if changed:
+        # Memberships first: each aggregate that they name is then known, or was removed meanwhile, and with that its hosts changed again.
+        memberships = self._read_memberships(conn, hosts)
+        changes = conn.execute(_changes, {"since": self._since}).all()
+        self._rows_read += len(memberships) + len(changes) - 1
+        for row in changes:
+            if row.about == _HORIZON:
+                self._since = int(row.number)
+            elif row.about == _REMOVED:
+                hosts.aggregates.drop(row.number)
+            else:
+                hosts.aggregates.put(row.number, row.metadata)
+        if hosts.membership_news:
             members: dict[int, list[int]] = {}
-            for aggregate_id, host_id in conn.execute(_members.where(aggregate_hosts.c.aggregate_id.in_(changed))):
-                members.setdefault(aggregate_id, []).append(host_id)
-            for row in conn.execute(_metadata.where(aggregates.c.id.in_(changed))):
-                hosts.aggregates.put(row.id, row.metadata, hosts.with_ids(members.get(row.id, ())))
-        # Members that were read after the generation, and are newer, are read once more next time.
-        self._seen = generations
-        self._arrivals = hosts.arrivals
+            for aggregate_id, host_id in memberships:
+                if (position := hosts.position_of_id(host_id)) is not None:
+                    members.setdefault(aggregate_id, []).append(position)
+            hosts.aggregates.place(hosts.positions(list(hosts.membership_news)), members)
+            hosts.membership_news.clear()
+
+    def _read_memberships(self, conn: Any, hosts: Columns) -> list[Any]:
+        """Those of the hosts whose aggregates are to be read anew."""
+        wanted = list(hosts.membership_news)
+        if len(wanted) > BATCH and len(wanted) == len(hosts):
+            return list(conn.execute(_members))
+        found: list[Any] = []
+        for start in range(0, len(wanted), BATCH):
+            found += conn.execute(_members.where(aggregate_hosts.c.host_id.in_(wanted[start : start + BATCH])))
+        return found

@@ -1,4 +1,4 @@
-"""The column `changed`: a number that orders what happened to hosts and to instances on them, so that a scheduler reads only news.
+"""The column `changed`: a number that orders what happened to hosts, aggregates and instances, so that a scheduler reads only news.
 
 A row's number is taken by the very statement that writes the row. A reader asks for the `horizon` first, then for the rows whose number is
 at least that of its last horizon. Whatever was not to be seen when a horizon was taken will have a number that is at least as large:
@@ -7,7 +7,7 @@ at least that of its last horizon. Whatever was not to be seen when a horizon wa
   transaction that stays open has rows read again until it ends, never missed.
 * SQLite: one writer at a time, so that one more than the largest number counts commits in their order.
 
-Not for: what a reader does with the rows; see `scheduler/snapshot.py`.
+Not for: what a reader does with the rows; see `scheduler/snapshot.py` and `scheduler/surroundings.py`.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
-# The largest number so far plus one. Numbers never go back: a removed host leaves its own in `removed_hosts`, instances stay as records.
-TABLES = ("hosts", "inventories", "removed_hosts", "instances")
+# The largest number so far plus one. Numbers never go back: a removed host leaves its own in `removed_hosts`, an aggregate in
+# `removed_aggregates`, instances stay as records.
+TABLES = ("hosts", "inventories", "removed_hosts", "aggregates", "removed_aggregates", "instances")
 _LARGEST = " UNION ALL ".join(f"SELECT max(changed) AS n FROM {name}" for name in TABLES)
 _ONE_MORE = f"(SELECT coalesce(max(n), 0) + 1 FROM ({_LARGEST}))"
 

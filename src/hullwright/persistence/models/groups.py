@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy import BigInteger, Column, ForeignKey, Index, Integer, PrimaryKeyConstraint, String, Table
 
 from hullwright.persistence.models.base import Json, key, metadata, time_column, uuid_key
+from hullwright.persistence.models.changes import changed_column
 
 aggregates = Table(
     "aggregates",
@@ -13,11 +14,21 @@ aggregates = Table(
     Column("uuid", String(36), nullable=False, unique=True),
     Column("name", String(255), nullable=False, unique=True),
     Column("metadata", Json, nullable=False),
-    # Grows with each change of the metadata or of the hosts: a scheduler rereads only the aggregates that changed.
-    Column("generation", Integer, nullable=False, default=0),
+    changed_column(),
     time_column("created_at"),
     time_column("updated_at", nullable=True),
+    sqlite_autoincrement=True,  # an id is never used again: it means one aggregate to whoever has not heard of its removal
 )
+
+# One row for each aggregate that was ever removed, so that a scheduler hears of it.
+removed_aggregates = Table(
+    "removed_aggregates",
+    metadata,
+    Column("aggregate_id", BigInteger, primary_key=True, autoincrement=False),
+    changed_column(),
+)
+
+# Without a number of its own: a host that joins or leaves an aggregate changes itself (`hosts.generation`).
 
 aggregate_hosts = Table(
     "aggregate_hosts",

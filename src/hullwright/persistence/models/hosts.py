@@ -43,7 +43,8 @@ hosts = Table(
     Column("quarantine_reason", Text),
     # When its latest probe began, and at first when the quarantine did: the next probe is due an interval later.
     time_column("probed_at", nullable=True),
-    # Grows with each change of the columns above, `failed_...` and `probed_at` apart: only then a scheduler reads facts again.
+    # Grows with each change of the columns above, `failed_...` and `probed_at` apart, and when the host joins an aggregate or leaves one:
+    # only then a scheduler reads facts and memberships again.
     Column("generation", Integer, nullable=False, default=0),
     # Of all that a scheduler knows of a host. Asking it, and an answer without news, leave it as it is.
     changed_column(),

@@ -19,13 +19,17 @@ def upgrade() -> None:
         sa.Column("uuid", sa.String(length=36), nullable=False),
         sa.Column("name", sa.String(length=255), nullable=False),
         sa.Column("metadata", sa.Text(), nullable=False),
-        sa.Column("generation", sa.Integer(), nullable=False),
+        sa.Column("changed", sa.BigInteger(), nullable=False),
         sa.Column("created_at", sa.Double(), nullable=False),
         sa.Column("updated_at", sa.Double(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_aggregates")),
         sa.UniqueConstraint("name", name=op.f("uq_aggregates_name")),
         sa.UniqueConstraint("uuid", name=op.f("uq_aggregates_uuid")),
+        sqlite_autoincrement=True,
     )
+    with op.batch_alter_table("aggregates", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_aggregates_changed"), ["changed"], unique=False)
+
     op.create_table(
         "atoms",
         sa.Column("uuid", sa.String(length=36), nullable=False),
@@ -320,6 +324,15 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("networks", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_networks_name"), ["name"], unique=False)
+
+    op.create_table(
+        "removed_aggregates",
+        sa.Column("aggregate_id", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("changed", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("aggregate_id", name=op.f("pk_removed_aggregates")),
+    )
+    with op.batch_alter_table("removed_aggregates", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_removed_aggregates_changed"), ["changed"], unique=False)
 
     op.create_table(
         "removed_hosts",
