@@ -3,12 +3,14 @@
 import types
 
 import pytest
+import sqlalchemy as sa
 
 from hullwright.objects.errors import NoValidHost
 from hullwright.objects.flavors import Flavor
 from hullwright.objects.hosts import HostFacts, Inventory
 from hullwright.objects.instances import RequestSpec
 from hullwright.persistence import aggregates, allocations, hosts
+from hullwright.persistence.models.hosts import hosts as hosts_table
 from hullwright.scheduler import filters
 from hullwright.scheduler.select import Scheduler
 
@@ -141,6 +143,25 @@ def test_an_aggregate_says_how_much_a_weigher_counts_for_its_hosts(db, view):
     with db.write() as conn:
         aggregates.set_metadata(conn, id, {"ram_weight_multiplier": "-1"})
     assert scheduler.select(spec(2), {}).host == "small"
+
+
+def test_where_an_aggregate_says_that_failures_count_for_nothing_hosts_are_as_good_as_those_without(db, view):
+    """Not worse than healthy hosts elsewhere, and a probe that is due still comes first."""
+    with db.write() as conn:
+        for name, memory_mb in (("roomy", 8192), ("usual", 4096), ("failing", 16384), ("quarantined", 2048)):
+            add_host(conn, name)
+            hosts.record_facts(conn, name, FACTS, [Inventory("MEMORY_MB", memory_mb)])
+        hosts.count_build(conn, "failing", failed=True)
+        id = aggregates.create(conn, "lenient").id
+        aggregates.set_metadata(conn, id, {"build_failure_weight_multiplier": "0"})
+        aggregates.add_host(conn, id, "roomy")
+    scheduler = Scheduler(db, view)
+    assert scheduler.select(spec(1), {}).host == "roomy"
+    with db.write() as conn:
+        hosts.count_build(conn, "quarantined", True, "spawn", "broke", 1)
+        conn.execute(sa.update(hosts_table).where(hosts_table.c.name == "quarantined").values(probed_at=1.0))
+    assert scheduler.select(spec(2), {}).host == "quarantined"
+    assert scheduler.select(spec(3), {"usual": "no network"}).host == "roomy", "who cannot go elsewhere does not probe"
 
 
 def test_a_filter_of_one_host_at_a_time_sees_those_that_still_pass(db, view, monkeypatch):

@@ -191,12 +191,15 @@ def plain_weights(rows, have, goes_on_after_a_failure):
 
     sums = dict.fromkeys((row.name for row in rows), 0.0)
 
-    def trust(row):
-        return 1 if row.probed_at is not None and goes_on_after_a_failure else -row.failed_builds
+    def may_probe(row):
+        return row.probed_at is not None and goes_on_after_a_failure
+
+    def failures(row):
+        return 0 if may_probe(row) else row.failed_builds
 
     measures = [(1.0, 0, lambda row, resource=resource: max(0, free(row, resource))) for resource in CLASSES]
     version = (1.0, None, lambda row: row.facts.hypervisor_version if row.facts else 0)
-    for multiplier, least, measure in [*measures, version, (1_000_000.0, None, trust)]:
+    for multiplier, least, measure in [*measures, version, (-1_000_000.0, None, failures), (1_000_000.0, None, may_probe)]:
         values = {row.name: measure(row) for row in rows}
         if len(set(values.values())) == 1:
             continue
@@ -237,7 +240,7 @@ def test_columns_and_a_plain_reading_weigh_alike(world, max_attempts, tried):
     rows, have = world
     columns = built(rows, have)
     spec = RequestSpec("i", "p", "u", Flavor("1", "f", 1, 1, 1), max_attempts=max_attempts)
-    chain = weighers.load(CONF.scheduler.weight_classes, CONF)
+    chain = weighers.load([*CONF.scheduler.weight_classes, "probes"], CONF)
     weights = weighing.weigh(columns, Request(spec, {}, tried, AT, CONF), columns.all(), chain).total
     plain = plain_weights(rows, have, goes_on_after_a_failure=max_attempts == 2 and not tried)
     assert dict(zip(columns.names, weights, strict=True)) == pytest.approx(plain)

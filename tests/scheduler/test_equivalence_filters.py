@@ -27,8 +27,11 @@ NAMES = [f"h{number}" for number in range(6)]
 METRICS = {"cpu.percent": -1.0, "cpu.frequency": 0.5}  # [metrics] weight_setting
 INSTANCES = [f"00000000-0000-0000-0000-{number:012}" for number in range(4)]
 DEEP = "[" * 100_000  # more than a JSON reader likes to go down
+UNREADABLE = ["[", '["maybe", 1]', "{}", "7", DEEP, '[["and"], 1]', '[{"a": 1}, 1]', "[null, 1]", ["and", ["=", 1, 1], [[], 1]]]
+WIDE = ["in", "$host", *["h1"] * 99]  # more parts than a query may have
 PLAIN = {}  # filter -> its plain reading: (host, world, spec, conf) -> whether the host passes
 IN_PROPORTION = {"cpu", "io_ops"}  # 0 is worth nothing; else the least is
+AGAINST = {"build_failures"}  # what these count is taken away
 PLAIN_WEIGHTS = {}  # weigher -> its plain reading: (host, world) -> number
 
 
@@ -42,6 +45,7 @@ class PlainHost:
     instances: int
     io_ops: int
     room: dict[str, tuple[int, int, float, int]]  # total, reserved, ratio, used
+    failed_builds: int = 0
     aggregates: list[dict[str, str]] = field(default_factory=list)
 
 
@@ -65,6 +69,7 @@ class World:
             at = columns.position(host.name)
             columns.instance_counts[at] = host.instances
             columns.io_ops[at] = host.io_ops
+            columns.failed_builds[at] = host.failed_builds
             for resource, numbers in host.room.items():
                 columns.set_resource(resource, np.array([at]), *numbers)
         for number, (metadata, _) in enumerate(self.memberships):
@@ -105,11 +110,29 @@ metadata = st.dictionaries(
             "max_instances_per_host",
             "cpu_weight_multiplier",
             "metrics_weight_multiplier",
+            "build_failure_weight_multiplier",
             "trait:CUSTOM_GOLD",
         ]
     ),
     st.sampled_from(
-        ["required", "true", "p", "q, p", "linux", "linux,windows", "small", "large, small", "2", "5", "0.5", "-1", "many", "nan", "inf"]
+        [
+            "required",
+            "true",
+            "p",
+            "q, p",
+            "linux",
+            "linux,windows",
+            "small",
+            "large, small",
+            "2",
+            "5",
+            "0.5",
+            "0",
+            "-1",
+            "many",
+            "nan",
+            "inf",
+        ]
     ),
     max_size=4,
 )
@@ -123,7 +146,8 @@ room = st.fixed_dictionaries(
 def worlds(draw):
     names = draw(st.lists(st.sampled_from(NAMES), min_size=1, max_size=6, unique=True))
     hosts = [
-        PlainHost(number * 2, name, draw(facts), draw(counts), draw(st.integers(0, 10)), draw(room)) for number, name in enumerate(names, 1)
+        PlainHost(number * 2, name, draw(facts), draw(counts), draw(st.integers(0, 10)), draw(room), draw(st.integers(0, 3)))
+        for number, name in enumerate(names, 1)
     ]
     memberships = [(draw(metadata), set(draw(st.lists(st.sampled_from(names), unique=True)))) for _ in range(draw(st.integers(0, 3)))]
     for given_metadata, members in memberships:
@@ -184,7 +208,7 @@ hints = st.fixed_dictionaries(
     optional={
         "same_host": one_or_more,
         "different_host": one_or_more,
-        "query": queries.map(json.dumps) | queries | st.sampled_from(["[", '["maybe", 1]', "{}", "7", DEEP]),
+        "query": queries.map(json.dumps) | queries | st.sampled_from(UNREADABLE) | st.sampled_from([WIDE, json.dumps(WIDE), ["or", WIDE]]),
         "build_near_host_ip": st.sampled_from(["10.0.0.200", "192.0.2.1", "::2"]),
         "cidr": st.sampled_from(["/24", "/16", "/32", "/0", "/200"]),
     },
@@ -451,6 +475,8 @@ def json_query(host, world, spec, conf):
     query = spec.scheduler_hints.get("query")
     try:
         query = json.loads(query) if isinstance(query, str) else query
+        if json.dumps(query).count(",") >= 100:
+            return False
         return not query or bool(answer(query, host))
     except (ValueError, RecursionError):
         return False
@@ -478,6 +504,7 @@ PLAIN_WEIGHTS = {
     "soft_anti_affinity": lambda host, world: -members_there(host, world, "soft-anti-affinity"),
     "image_cached": lambda host, world: int(world.asked.image_id in host.facts.cached_images),
     "metrics": lambda host, world: metrics_of(host, min((metrics_of(each) for each in world.passing() if tells_all(each)), default=0.0)),
+    "build_failures": lambda host, world: host.failed_builds,
     "cpu": lambda host, world: (host.room["VCPU"][0] - host.room["VCPU"][1]) * host.room["VCPU"][2] - host.room["VCPU"][3],
 }
 
@@ -542,7 +569,7 @@ def test_a_weigher_weighs_as_its_plain_reading_with_multipliers_of_aggregates(na
         values, low = [max(0, value) for value in values], 0
     expected = []
     for host, value in zip(world.passing(), values, strict=True):
-        counts_here = least(host, f"{name}_weight_multiplier", float, multiplier)
+        counts_here = least(host, weigher.option, float, multiplier) * (-1 if name in AGAINST else 1)
         expected.append(counts_here * (value - low) / (high - low) if high > low else 0.0)
     # What is the same for all may be left out.
     assert np.diff(weights).tolist() == pytest.approx(np.diff(expected).tolist())

@@ -99,9 +99,9 @@ def test_a_module_of_ones_own_goes_by_the_last_word_of_its_path(foreign, conf, m
         filters.load(["none"], ["there.is.none"])
 
 
-def test_all_weighers_are_those_of_the_default(conf):
+def test_all_weighers_are_those_of_the_default_and_the_one_that_is_always_on(conf):
     everything = [each.name for each in weighers.load(["nova.scheduler.weights.all_weighers"], conf)]
-    assert sorted(everything) == sorted(conf.scheduler.weight_classes)
+    assert sorted(everything) == sorted([*conf.scheduler.weight_classes, "probes"])
     assert all(weighers.load([alias], conf) for alias in weighers.ALIASES)
     assert all(filters.load([alias]) for alias in filters.ALIASES if alias.endswith("Filter"))
 

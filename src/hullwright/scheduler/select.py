@@ -36,6 +36,7 @@ _LOOK_SECONDS = 0.02  # how old the view may be on which a scheduler chooses amo
 _DESTINATION = Filter("destination", destination.check)
 # First, whatever is configured. In Nova most of these are no filters (placement and alternates see to it), so its lists lack them.
 _ALWAYS = filters.load(["retry", "compute_up", "availability_zone", "capacity", "traits"])
+_ALWAYS_WEIGHED = ["probes"]  # quarantine is ours: no list written for Nova names what ends it
 # The claim insists on these whatever is configured.
 _GROUPS = filters.load(["server_group_anti_affinity", "server_group_affinity"])
 # A forced host skips all else, but is not tried twice; and room it must have, as every claim insists on that too.
@@ -76,7 +77,7 @@ class Scheduler:
         ours = {each.name for each in always if each in _ALWAYS}
         self._asks_for_service, self._asks_for_zone = "compute_up" in ours, "availability_zone" in ours
         self._filters = [_DESTINATION, *always, *enabled.values(), *(each for each in _GROUPS if each.name not in enabled)]
-        self._weighers = weighers.load(conf.scheduler.weight_classes, conf)
+        self._weighers = weighers.load([*conf.scheduler.weight_classes, *_ALWAYS_WEIGHED], conf)
         self._snapshot = Snapshot(db, conf.metrics.weight_setting)
         self._relations = RelationReader(db)
         # Counts cost their reading: a weigher that counts nowhere by configuration asks for none.

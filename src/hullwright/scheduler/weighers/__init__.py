@@ -18,6 +18,9 @@ is not in `[scheduler]` says it by `multiplier(conf)`.
     def taken(request: Request) -> float:
         return -request.resources.get("MEMORY_MB", 0)
 
+One with `AGAINST = True` has a number that speaks against a host: it is brought to 0..1 as it is, and what it counts is taken away. A
+negated number would not do where aggregates say what it counts: 0 times the best of them is less than what others get for the same.
+
 A weigher with `LEAST = 0` compares hosts in proportion: 0 is 0 and the largest number 1, so that hosts which differ little weigh almost the
 same, and what else they have decides.
 
@@ -28,7 +31,7 @@ more are about as good, and several conductors share them (`weighing.of_turn`).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,6 +60,7 @@ LACKING = {
 }
 KIND = plugins.Kind("weighers", ALIASES, LACKING, ("weigh",), by_path=True)
 ALL_CLASSES = {"all", "nova.scheduler.weights.all_weighers"}  # every file here
+_SAID = {"needs": "NEEDS", "taken": "taken", "least": "LEAST", "against": "AGAINST"}  # what a weigher's module may say besides
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +71,15 @@ class Weigher:
     weigh: Callable[[Columns, Request], Floats]
     multiplier: float
     option: str | None = None  # metadata of this name in a host's aggregates is its multiplier there
-    needs: tuple[str, ...] = ()
+    needs: Collection[str] = ()
     taken: Callable[[Request], float] = lambda request: 0.0
     least: float | None = None  # the number that is worth 0; None: the least of the hosts that fit
+    against: bool = False  # whether its number speaks against a host
 
     def multipliers(self, hosts: Columns) -> Any:
-        """How much it counts: one number, or one for each host when aggregates say so."""
-        return self.multiplier if self.option is None else hosts.aggregates.least(self.option, self.multiplier)
+        """How much it counts: one number, or one for each host when aggregates say so; below 0 what is taken away."""
+        found = self.multiplier if self.option is None else hosts.aggregates.least(self.option, self.multiplier)
+        return -found if self.against else found
 
 
 def load(names: list[str], conf: Any) -> list[Weigher]:
@@ -89,8 +95,6 @@ def load(names: list[str], conf: Any) -> list[Weigher]:
         multiplier = module.multiplier(conf) if hasattr(module, "multiplier") else conf.scheduler[option] if option else 1.0
         if not math.isfinite(multiplier):
             raise plugins.UnknownPlugin(f"[scheduler] has {multiplier} for what the weigher {name!r} counts, which is no finite number")
-        more = {"taken": module.taken} if hasattr(module, "taken") else {}
-        found[name] = Weigher(
-            name, module.weigh, multiplier, option, tuple(getattr(module, "NEEDS", ())), **more, least=getattr(module, "LEAST", None)
-        )
+        more = {field: getattr(module, said) for field, said in _SAID.items() if hasattr(module, said)}
+        found[name] = Weigher(name, module.weigh, multiplier, option, **more)
     return list(found.values())

@@ -1,20 +1,17 @@
-"""Prefers hosts on which fewer builds failed since the last success.
-
-A quarantined host whose probe is due comes first, for a build that can still go elsewhere when the probe fails: otherwise a host that was
-mended would stay away for as long as the others have room.
-"""
+"""Prefers hosts on which fewer builds failed since the last success. A quarantined host whose probe is due has `probes` to speak for it."""
 
 from __future__ import annotations
 
 from hullwright.scheduler.columns import Columns, Floats
 from hullwright.scheduler.request import Request
+from hullwright.scheduler.weighers import probes
 
 MULTIPLIER = "build_failure_weight_multiplier"
+AGAINST = True  # as Nova's: where an aggregate says that failures count for nothing, its hosts are as good as those without any
 
 
 def weigh(hosts: Columns, request: Request) -> Floats:
-    """The number of failed builds, counted against the host."""
-    weights: Floats = -hosts.failed_builds.astype(float)
-    if not request.tried and request.spec.max_attempts > 1:
-        weights[hosts.probed_at > 0] = 1.0
-    return weights
+    """The number of failed builds; none where the request may probe."""
+    failures = hosts.failed_builds.astype(float)
+    failures[probes.due_for(hosts, request)] = 0.0
+    return failures
