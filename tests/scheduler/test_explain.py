@@ -48,6 +48,17 @@ def test_a_shortage_tells_asked_free_total_and_ratio_of_each_host_and_users_the_
     assert report.advice() == ("The most that one of these hosts has free is 3144 MB memory: ask for less, or wait for room.",)
 
 
+def test_a_server_larger_than_a_host_is_told_that_it_may_not_overcommit_against_itself(sqlite_db, conf):
+    """Else "4 free" would seem to be room for 3."""
+    add_host(sqlite_db, "narrow", memory_mb=2, ratio=2.0)
+    add_host(sqlite_db, "plain", memory_mb=2)
+    (rejection,) = report_of_refusal(Scheduler(sqlite_db, conf), spec(3)).rejections
+    assert rejection.details == (
+        "narrow: 3 MB memory asked, 4 free of 4 (2 x 2), at most 2 for one server",
+        "plain: 3 MB memory asked, 2 free of 2 (2 x 1)",
+    )
+
+
 def test_where_no_host_is_that_large_the_advice_says_how_large_they_are(sqlite_db, conf):
     add_host(sqlite_db, "a", memory_mb=2048)
     add_host(sqlite_db, "b", memory_mb=49152, ratio=4.0)
@@ -130,6 +141,39 @@ def test_in_detail_every_host_is_told_page_by_page(sqlite_db, conf):
     assert [(each.host, each.fits, each.reason) for each in rest.hosts] == [("h3", True, ""), ("h4", False, "disabled")]
     assert not rest.more
     assert (rest.report.chosen, rest.hosts[0].weight) == ("h3", 1.0)
+
+
+def test_pages_are_in_the_order_of_names_while_hosts_come_and_go(sqlite_db, conf):
+    for name in ("c", "a", "e"):
+        add_host(sqlite_db, name)
+    scheduler = Scheduler(sqlite_db, conf)
+
+    def pages(limit: int) -> list[list[str]]:
+        found, after, more = [], "", True
+        while more:
+            told = scheduler.explain(spec(), detail=True, after=after, limit=limit)
+            found.append([each.host for each in told.hosts])
+            after, more = found[-1][-1], told.more
+        return found
+
+    assert pages(2) == [["a", "c"], ["e"]]
+    add_host(sqlite_db, "b")
+    with sqlite_db.write() as conn:
+        hosts.remove(conn, "c")
+        hosts.remove(conn, "a")
+    assert pages(1) == [["b"], ["e"]]
+    assert pages(2) == [["b", "e"]]
+
+
+def test_hosts_are_sorted_once_for_all_pages(sqlite_db, conf, monkeypatch):
+    for name in ("c", "a", "b"):
+        add_host(sqlite_db, name)
+    sorts = []
+    monkeypatch.setattr("hullwright.scheduler.columns.sorted", lambda names: sorts.append("sort") or sorted(names), raising=False)
+    scheduler = Scheduler(sqlite_db, conf)
+    for after in ("", "a", "b"):
+        scheduler.explain(spec(), detail=True, after=after, limit=1)
+    assert sorts == ["sort"]
 
 
 def test_without_hosts_an_explanation_says_so(sqlite_db, conf):

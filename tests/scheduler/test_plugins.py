@@ -44,6 +44,29 @@ def test_a_foreign_filter_counts_like_our_own(foreign, conf):
     assert [(r.check, r.reason, r.count, r.hosts) for r in outcome.rejections] == [("even", "odd", 3, ("h1", "h3", "h5"))]
 
 
+def refusing(monkeypatch, passes):
+    """The outcome of a filter for one host at a time, on 40 hosts."""
+    monkeypatch.setattr(filters.plugins, "load", lambda *_: [("own", types.SimpleNamespace(passes=passes))])
+    hosts = Columns([HostRow(number, f"h{number}") for number in range(1, 41)])
+    return select.apply_filters(hosts, request(opts.load([])), filters.load(["own"]))
+
+
+def test_a_filter_for_one_host_at_a_time_may_answer_with_a_truth_of_numpys(monkeypatch):
+    outcome = refusing(monkeypatch, lambda host, request: np.int64(host.columns.ids[host.position]) > 30)
+    assert outcome.passing.tolist() == [False] * 30 + [True] * 10
+    assert [(each.reason, each.count) for each in outcome.rejections] == [("refused by own", 30)]
+
+
+def test_of_a_text_for_each_host_the_most_frequent_are_told_apart_and_administrators_are_told_all(monkeypatch):
+    outcome = refusing(monkeypatch, lambda host, request: "full" if host.name == "h40" or host.position < 3 else f"no {host.name}")
+    assert not outcome.passing.any()
+    assert len(outcome.falls) == 13
+    assert (outcome.falls[0].reason, int(outcome.falls[0].hosts.sum())) == ("full", 4)
+    rest = outcome.falls[-1]
+    assert (rest.reason, int(rest.hosts.sum())) == ("refused by own for other reasons", 25)
+    assert rest.details[39] == "no h39"
+
+
 def test_a_foreign_weigher_without_an_option_counts_once(foreign, conf):
     hosts = Columns([HostRow(number, f"h{number}") for number in (1, 2, 3)])
     chain = weighers.load(["even"], conf)

@@ -7,6 +7,7 @@ Not for: reading the database (`snapshot`), nor for locking; whoever owns the co
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -214,6 +215,7 @@ class Columns:
         self.image_tally: ImageTally | None = None  # when something needs it: `surroundings`
         self.image_holders: dict[str, set[int]] = {}  # image id -> ids of the hosts where it lies
         self._images: dict[int, tuple[str, ...]] = {}  # the same, by host id
+        self._sorted: tuple[int, list[str]] = (0, [])  # names in order, and the layout that they were sorted for
         self._position_by_id: dict[int, int] = {}
         self._position_by_name: dict[str, int] = {}
         self.put(list(rows))
@@ -253,6 +255,14 @@ class Columns:
         mask = self.none()
         mask[[at for host_id in host_ids if (at := self.position_of_id(host_id)) is not None]] = True
         return mask
+
+    def names_after(self, name: str, limit: int) -> list[str]:
+        """At most `limit` names behind this one, in order; they are sorted once for each layout."""
+        if self._sorted[0] != self.layout:
+            self._sorted = self.layout, sorted(self.names)
+        names = self._sorted[1]
+        start = bisect_right(names, name)
+        return names[start : start + limit]
 
     def amounts(self, by_id: Mapping[int, float]) -> Floats:
         """An amount per host, from those of some hosts by id."""

@@ -238,7 +238,7 @@ def _every_host(hosts: Columns, outcome: Outcome, weighed: Weighed, report: Plac
     for number, fall in enumerate(outcome.falls):
         fell_for[fall.hosts] = number
     place = np.cumsum(outcome.passing) - 1  # of a passing host among those that passed
-    names = sorted(name for name in hosts.names if name > after)
+    names = hosts.names_after(after, limit + 1)
     page = []
     for name in names[:limit]:
         at = hosts.position(name)

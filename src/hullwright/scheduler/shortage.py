@@ -30,9 +30,11 @@ class Shortage(Mapping[int, str]):
             raise KeyError(host_id)
         usable, capacity, used = (column[at].item() for column in (self._resource.usable, self._resource.capacity, self._resource.used))
         asked = f"{describe_amount(self._class, self._amount)} asked"
-        if not usable:
+        if usable <= 0:
             return f"{asked}, the host has none"
-        return f"{asked}, {max(0, int(capacity) - used)} free of {int(capacity)} ({usable} x {capacity / usable:g})"
+        # A server overcommits against others, never against itself.
+        limit = f", at most {usable} for one server" if usable < min(self._amount, capacity) else ""
+        return f"{asked}, {max(0, int(capacity) - used)} free of {int(capacity)} ({usable} x {capacity / usable:g}){limit}"
 
     def __iter__(self) -> Iterator[int]:
         """All hosts."""

@@ -14,6 +14,8 @@ Whoever prefers one host at a time writes, instead of `check`, a function that a
     def passes(host: HostView, request: Request) -> bool | str:
         return host["free_ram_mb"] > 1024 or "low on memory"
 
+It may tell each host something else; the most frequent texts are counted apart, the rest together.
+
 Others bring their own by an entry point in the group `hullwright.filters`, naming a module with such a function, or name the module itself
 in `[scheduler] available_filters`.
 """
@@ -73,6 +75,8 @@ LACKING = {
 }
 KIND = plugins.Kind("filters", ALIASES, LACKING, ("check", "passes"))
 
+_TEXTS_MAX = 12  # of one filter for one host at a time: each costs a mask of all hosts
+
 Check = Callable[[Columns, Request], Iterator[Verdict]]
 
 
@@ -94,14 +98,18 @@ class Filter:
     def _one_by_one(
         self, passes: Callable[[HostView, Request], bool | str], hosts: Columns, request: Request, passing: Mask
     ) -> Iterator[Verdict]:
-        fallen: dict[str, Mask] = {}
+        fallen: dict[str, list[int]] = {}
         read: dict[str, Any] = {}
-        for position in np.flatnonzero(passing):
-            answer = passes(HostView(hosts, int(position), read), request)
-            if answer is not True:
-                fallen.setdefault(answer or f"refused by {self.name}", hosts.all())[position] = False
-        for reason, mask in fallen.items():
-            yield mask, reason
+        for position in np.flatnonzero(passing).tolist():
+            answer = passes(HostView(hosts, position, read), request)
+            if isinstance(answer, str) or not answer:  # a comparison of numpy's answers with a truth of its own
+                fallen.setdefault(answer or f"refused by {self.name}", []).append(position)
+        frequent = sorted(fallen, key=lambda reason: -len(fallen[reason]))
+        for reason in frequent[:_TEXTS_MAX]:
+            yield _all_but(hosts, fallen[reason]), reason
+        if rest := {position: reason for reason in frequent[_TEXTS_MAX:] for position in fallen[reason]}:
+            details = {int(hosts.ids[position]): reason for position, reason in rest.items()}
+            yield _all_but(hosts, list(rest)), f"refused by {self.name} for other reasons", details
 
 
 def load(names: list[str], available: Iterable[str] = (plugins.ALL,)) -> list[Filter]:
@@ -115,6 +123,12 @@ def load(names: list[str], available: Iterable[str] = (plugins.ALL,)) -> list[Fi
         check = _nothing if passes is not None else module.check
         found[name] = Filter(name, check, tuple(getattr(module, "NEEDS", ())), passes)
     return list(found.values())
+
+
+def _all_but(hosts: Columns, positions: list[int]) -> Mask:
+    mask = hosts.all()
+    mask[positions] = False
+    return mask
 
 
 def _nothing(hosts: Columns, request: Request) -> Iterator[Verdict]:
