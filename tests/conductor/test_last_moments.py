@@ -114,9 +114,9 @@ def test_a_build_that_is_ended_by_an_operator_waits_for_nothing_any_more(house: 
     job = house.build_of(uuid)
     _change(house, uuid, waits_for="room", waiting_since=1.0, not_before=1e12)
     with house.db.write() as connection:
-        assert waits.first_of_each(connection)
+        assert waits.awaited(connection)
         act(connection, job.uuid)
-        assert not waits.first_of_each(connection)
+        assert not waits.awaited(connection)
         assert waits.next_of(connection, "room", 0) is None
 
 

@@ -5,6 +5,7 @@ Over 400 lines: the queue's rules hold together or not at all, and each test pla
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 import signal
@@ -15,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from hullwright.conductor.waiting_room import WaitingRoom
+from hullwright.flows import capacity
 from hullwright.objects.builds import Attempt
 from hullwright.objects.flavors import Flavor
 from hullwright.objects.states import AttemptState, JobState, VmState
@@ -164,11 +167,93 @@ def test_who_comes_later_does_not_pass_those_that_wait_for_the_same(house: House
         house.wait(lambda: house.waits(second))
         with house.db.read() as connection:
             told = events.list_since(connection, house.build_of(second).uuid)[-1].result
-        assert (told["reason"], told["is_for_users"]) == ("Builds that were asked for before it wait for the same.", True)
+        assert told["reason"] == "Builds that were asked for before it wait for the same."
         assert conductor._waiting_room.look() == 2
         house.wakeup.poke()
         house.rest()
     assert house.states([first, second]) == {VmState.ACTIVE: 2}
+    invariants.check(house)
+
+
+def _queue_behind_one(house: House, room: int, **fields: Any) -> tuple[str, str, WaitingRoom]:
+    """One build waits, then there is room for as many, and another is asked for that would not wait. Nobody has looked since."""
+    house.add_host("h1", vcpus=room)
+    with house.db.write() as connection:
+        hosts.disable(connection, "h1", "being mended")
+    with house.conductor() as conductor:
+        (first,) = house.create(wait_seconds=LONG)
+        house.wait(lambda: house.waits(first))
+        conductor._waiting_room.stop()
+        conductor._waiting_room.look()
+        with house.db.write() as connection:
+            hosts.enable(connection, "h1")
+        (second,) = house.create(**fields)
+        house.wait(lambda: house.waits(second))
+    return first, second, conductor._waiting_room
+
+
+OTHERS = {"project_id": "q", "image_properties": {"os_distro": "debian"}, "flavor": dataclasses.replace(FLAVOR, id="9", name="own")}
+
+
+@pytest.mark.parametrize("fields", [{}, OTHERS], ids=["the same", "another project's of the same size"])
+def test_a_build_that_would_not_wait_stands_behind_those_that_do(
+    house: House, fields: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(capacity, "STAND_SECONDS", 1)
+    first, second, room = _queue_behind_one(house, 1, **fields)
+    assert (_place(house, first), _place(house, second)) == ((1, 2), (2, 2))
+    assert room.look() == 1
+    with house.conductor():
+        house.rest()
+    assert _is_active(house, first)
+    assert house.get(second).vm_state == VmState.ERROR
+    with house.db.read() as connection:
+        fault = faults.latest(connection, second)
+    assert fault is not None
+    assert fault.message.startswith("No valid host was found. ")
+    assert "WAITING" in _events(house, second)
+    assert house.build_of(second).waits_for is None
+    invariants.check(house)
+
+
+def test_a_build_that_would_not_wait_gets_no_room_that_nobody_saw_for_it_while_others_stand_before_it(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its time is over, and there is room, for the first."""
+    monkeypatch.setattr(capacity, "STAND_SECONDS", 1)
+    first, second, _ = _queue_behind_one(house, 1)
+    time.sleep(1.1)
+    monkeypatch.setattr(WaitingRoom, "look", lambda room: 0)
+    with house.conductor():
+        house.wait(lambda: house.get(second).vm_state == VmState.ERROR)
+        assert house.waits(first)
+        with house.db.read() as connection:
+            fault = faults.latest(connection, second)
+        assert fault is not None
+        assert fault.message == "No valid host was found. Builds that were asked for before it wait for the same."
+        house.delete(first)
+        house.rest()
+    invariants.check(house)
+
+
+def test_a_build_that_would_not_wait_is_built_beside_those_that_do_when_there_is_room_for_both(house: House) -> None:
+    first, second, room = _queue_behind_one(house, 2)
+    assert room.look() == 2
+    with house.conductor():
+        house.rest()
+    assert house.states([first, second]) == {VmState.ACTIVE: 2}
+    deadline_at = house.build_of(second).deadline_at
+    assert abs(deadline_at - house.build_of(second).created_at - house.conf.conductor.build_timeout) < 1
+    invariants.check(house)
+
+
+def test_a_build_that_stood_behind_others_looks_for_room_when_they_are_gone(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(capacity, "STAND_SECONDS", 1)
+    first, second, _ = _queue_behind_one(house, 1)
+    with house.conductor():
+        house.delete(first)
+        house.rest()
+    assert house.states([first, second]) == {VmState.DELETED: 1, VmState.ACTIVE: 1}
     invariants.check(house)
 
 
@@ -222,6 +307,21 @@ def test_a_build_that_failed_on_every_host_does_not_wait(house: House) -> None:
         (uuid,) = house.create(wait_seconds=LONG)
         house.rest()
     assert house.get(uuid).vm_state == VmState.ERROR
+    assert "WAITING" not in _events(house, uuid)
+
+
+def test_a_build_that_failed_on_every_host_of_its_zone_does_not_wait(house: House) -> None:
+    for name in ("h1", "h2", "h3", "h4"):
+        house.faults(name, {"operation": "spawn", "error": "HypervisorError"})
+        house.add_host(name)
+    with house.db.write() as connection:
+        connection.exec_driver_sql("UPDATE hosts SET availability_zone = 'west', home_zone = 'west' WHERE name IN ('h1', 'h2')")
+        hosts.disable(connection, "h4", "it would be out of the zone if it were not")
+    with house.conductor():
+        (uuid,) = house.create(wait_seconds=LONG, availability_zone="west", max_attempts=5)
+        house.rest()
+    assert house.get(uuid).vm_state == VmState.ERROR
+    assert sorted(str(each.host) for each in _attempts(house, uuid) if each.host) == ["h1", "h2"]
     assert "WAITING" not in _events(house, uuid)
 
 

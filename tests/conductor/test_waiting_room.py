@@ -14,7 +14,6 @@ import sqlalchemy as sa
 
 from hullwright.conductor import waiting_room
 from hullwright.conductor.waiting_room import WaitingRoom
-from hullwright.flows.capacity import what_it_needs
 from hullwright.flows.context import Shared
 from hullwright.objects.flavors import Flavor
 from hullwright.persistence import hosts
@@ -123,10 +122,3 @@ def test_a_filter_that_fails_for_one_build_keeps_no_other_from_its_room(
     assert [record.message for record in caplog.records] == [
         f"Job {house.build_of(queue[0]).uuid}: whether there is room for it could not be found out"
     ], "it is not asked for again at once"
-
-
-def test_how_long_a_build_may_wait_does_not_make_it_ask_for_something_else(house: House) -> None:
-    same = [house.new_instance(wait_seconds=each, scheduler_hints={"wait_for_capacity": each}).spec for each in (600, 900)]
-    assert what_it_needs(same[0], ()) == what_it_needs(same[1], ())
-    other = house.new_instance(wait_seconds=600, scheduler_hints={"different_host": "x"}).spec
-    assert what_it_needs(other, ()) != what_it_needs(same[0], ())

@@ -25,7 +25,7 @@ from hullwright.persistence.wakeup import Wakeup
 LOG = logging.getLogger(__name__)
 LOOK_SECONDS = 0.25  # between two looks
 SHARE = 10  # looks that took t seconds are at least t times this apart
-FIRST_REST_SECONDS, LONGEST_REST_SECONDS = 1.0, 60.0  # a build that was woken, in vain, is left alone, longer each time
+FIRST_REST_SECONDS, LONGEST_REST_SECONDS = 1.0, 10.0  # a build that was woken, in vain, is left alone, longer each time
 HOLD_SECONDS = 5.0  # of such a rest, in which those behind that wait for the same rest too: after that they may be luckier
 _MANY = 500  # builds looked at in one round
 
@@ -52,6 +52,7 @@ class WaitingRoom:
 
     def __init__(self, shared: Shared, wakeup: Wakeup) -> None:
         """`wakeup` tells conductors of builds that were woken."""
+        self._shared = shared
         self._db = shared.db
         self._scheduler = shared.scheduler
         self._wakeup = wakeup
@@ -76,7 +77,9 @@ class WaitingRoom:
     def look(self) -> int:
         """One round: wake those for whom there is room; answers how many."""
         with self._db.read() as connection:
-            queue = waits.first_of_each(connection)
+            awaited = waits.awaited(connection)
+        self._shared.has_waiters = bool(awaited)
+        queue = [(each.first, each.what) for each in awaited] if any(each.has_sleepers for each in awaited) else []
         if queue:
             self._scheduler.refresh()
         begun = time.monotonic()

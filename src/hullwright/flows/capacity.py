@@ -1,61 +1,64 @@
 """Waiting for room: a build that asked for it does not fail for want of room but joins the queue, for as long as it has patience.
 
 Its flow is left where it stands and its job goes back to the queue; whoever leases it next runs the same step again.
+While builds wait, one that comes later and asks for the same stands behind them, whether it would wait or not: else those that wait would
+never get what others take at once.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
 from typing import NoReturn
 
-import orjson
 from sqlalchemy.engine import Connection
 
 from hullwright.flows.context import RunContext
+from hullwright.objects.builds import Job
 from hullwright.objects.errors import NoValidHost, RoomAwaited
 from hullwright.objects.instances import RequestSpec
 from hullwright.objects.states import StepState
 from hullwright.persistence import waits
 
-# What says nothing about where a server fits.
-_OF_ONE_SERVER = ("instance_uuid", "user_id", "networks", "block_devices", "max_attempts", "wait_seconds")
+# How long a build that would not wait stands behind those that do: for some looks of the waiting room, which may see room for it too.
+STAND_SECONDS = 5
 _BEHIND = "Builds that were asked for before it wait for the same."
-_PATIENCE_HINT = "wait_for_capacity"  # what `wait_seconds` came from
 
 
-def what_it_needs(spec: RequestSpec, tried: Collection[str]) -> str:
-    """Equal for requests that fit on the same hosts: 40 characters."""
-    told = {name: value for name, value in spec.to_dict().items() if name not in _OF_ONE_SERVER}
-    told["scheduler_hints"] = {name: value for name, value in spec.scheduler_hints.items() if name != _PATIENCE_HINT}
-    told |= {"resources": spec.resources(), "tried": sorted(tried)}
-    return hashlib.sha1(orjson.dumps(told, option=orjson.OPT_SORT_KEYS), usedforsecurity=False).hexdigest()
+def queue_up(run: RunContext, step: str, tried: Mapping[str, str], record: Callable[[Connection], None]) -> None:
+    """Let those pass that were asked for before this build and wait for the same. `record` is written when it must.
 
-
-def queue_up(run: RunContext, step: str, tried: Collection[str], record: Callable[[Connection], None]) -> None:
-    """Of a build that would wait: let those pass that were asked for before it and wait for the same. `record` is written when it must.
-
-    Raises: RoomAwaited.
+    Raises: RoomAwaited; NoValidHost, when it would not wait, stood behind them for its time, and nobody saw room for it.
     """
-    if not run.spec.wait_seconds or run.job.waiting_since is not None:
+    has_stood = run.job.waiting_since is not None
+    if has_stood and not _stood_in_vain(run.job, run.spec):
         return
-    needs = what_it_needs(run.spec, tried)
+    # Who would not wait is spared the reading while nobody waits, which the waiting room's latest look is good enough to tell.
+    if not has_stood and not run.spec.wait_seconds and not run.shared.has_waiters:
+        return
+    needs = run.scheduler.demand(run.spec, tried)
     with run.db.read() as connection:
         if not waits.is_behind(connection, run.job, needs):
             return
+    if has_stood:
+        run.write_later(record)
+        raise NoValidHost(reason=_BEHIND)
     _wait(run, step, needs, _BEHIND, record)
 
 
-def wait(run: RunContext, step: str, tried: Collection[str], error: NoValidHost, record: Callable[[Connection], None]) -> NoReturn:
+def _stood_in_vain(job: Job, spec: RequestSpec) -> bool:
+    """Whether it is in the queue only to let others pass, and is here because its time is over: it was not woken."""
+    return not spec.wait_seconds and job.waits_for is not None and job.not_before > 0.0
+
+
+def wait(run: RunContext, step: str, tried: Mapping[str, str], error: NoValidHost, record: Callable[[Connection], None]) -> NoReturn:
     """There is no room: have the build wait if it may, else raise `error`. `record` is written in either case.
 
     Raises: RoomAwaited, NoValidHost.
     """
-    seconds, considered = run.spec.wait_seconds, error.report.considered if error.report is not None else 0
-    only_ones = (run.spec.force_host, run.spec.requested_host, run.spec.volume_host)
-    is_over = any(host in tried for host in only_ones) or (bool(tried) and considered <= len(tried))
-    if seconds and not is_over:  # where it failed on every host that it may go to, time does not help
-        _wait(run, step, what_it_needs(run.spec, tried), str(error.fields["reason"]), record)
+    seconds = run.spec.wait_seconds
+    # Where it failed on every host that it may go to, time does not help.
+    if seconds and (not tried or run.scheduler.has_others(run.spec, tried)):
+        _wait(run, step, run.scheduler.demand(run.spec, tried), str(error.fields["reason"]), record)
         waited = NoValidHost(reason=f"Waited {seconds} s for room. {error.fields['reason']}")
         waited.report, error = error.report, waited
     run.write_later(record)
@@ -65,7 +68,7 @@ def wait(run: RunContext, step: str, tried: Collection[str], error: NoValidHost,
 def _wait(run: RunContext, step: str, needs: str, why: str, record: Callable[[Connection], None]) -> None:
     """Returns when the build's patience is over. `why` is told with the step's event, to users too: it names no host."""
     with run.transaction() as connection:
-        until = waits.until(connection, run.job, run.spec.wait_seconds)
+        until = waits.until(connection, run.job, _patience_seconds(run.spec))
         if until is None:
             return
         record(connection)
@@ -81,6 +84,10 @@ def found_room(run: RunContext) -> None:
         return
 
     def leave(connection: Connection) -> None:
-        run.go_on_as(waits.leave(connection, job, run.spec.wait_seconds))
+        run.go_on_as(waits.leave(connection, job, _patience_seconds(run.spec)))
 
     run.write_later(leave)
+
+
+def _patience_seconds(spec: RequestSpec) -> int:
+    return spec.wait_seconds or STAND_SECONDS

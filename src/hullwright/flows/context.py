@@ -46,6 +46,7 @@ class Shared:
         self.drivers = drivers
         self.scheduler = scheduler
         self.conf = conf
+        self.has_waiters = True  # whether builds wait for room, by the latest look of this conductor's waiting room
         self._host_refs: dict[str, tuple[float, HostRef]] = {}
 
     def host_ref(self, name: str) -> HostRef:

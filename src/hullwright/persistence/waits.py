@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -31,6 +32,14 @@ class Place:
 
     number: int  # from 1
     of: int
+
+
+class Awaited(NamedTuple):
+    """Something that builds wait for."""
+
+    first: int  # id of the foremost job that does
+    what: str
+    has_sleepers: bool  # not all of them were woken
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +104,11 @@ def places(connection: Connection, some: Iterable[Job]) -> dict[int, Place]:
     return {id_: Place(number, len(queue)) for number, id_ in enumerate(queue, 1) if id_ in wanted}
 
 
-def first_of_each(connection: Connection) -> list[tuple[int, str]]:
-    """The foremost of those that wait for the same, as (id, what for), in the order of the queue; none when all that wait were woken."""
+def awaited(connection: Connection) -> list[Awaited]:
+    """The different things that are waited for, in the order of the foremost in the queue who wait for each."""
     first, asleep = sa.func.min(jobs.c.id), sa.func.max(sa.case((_sleeps(connection), 1), else_=0))
-    rows = connection.execute(sa.select(first, jobs.c.waits_for, asleep).where(_waits).group_by(jobs.c.waits_for).order_by(first)).all()
-    return [(int(row[0]), str(row[1])) for row in rows] if any(row[2] for row in rows) else []
+    rows = connection.execute(sa.select(first, jobs.c.waits_for, asleep).where(_waits).group_by(jobs.c.waits_for).order_by(first))
+    return [Awaited(int(row[0]), str(row[1]), bool(row[2])) for row in rows]
 
 
 def next_of(connection: Connection, waits_for: str, after: int) -> Waiter | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,6 +20,7 @@ from hullwright.objects.placement import Explanation, HostVerdict, PlacementRepo
 from hullwright.persistence.database import Database, now
 from hullwright.scheduler import filters, weighers
 from hullwright.scheduler.columns import Columns, Integers, Mask
+from hullwright.scheduler.demand import demand
 from hullwright.scheduler.filters import Filter, capacity, destination, retry
 from hullwright.scheduler.relations import RelationReader
 from hullwright.scheduler.request import Request
@@ -39,6 +40,20 @@ _ALWAYS = filters.load(["retry", "compute_up", "availability_zone", "capacity", 
 _ALWAYS_WEIGHED = ["probes"]  # quarantine is ours: no list written for Nova names what ends it
 # The claim insists on these whatever is configured.
 _GROUPS = filters.load(["server_group_anti_affinity", "server_group_affinity"])
+# What these say does not change with load and time, only when an operator changes what hosts are.
+_LASTING = {
+    "destination",
+    "availability_zone",
+    "traits",
+    "compute_capabilities",
+    "image_properties",
+    "isolated_hosts",
+    "simple_cidr_affinity",
+    "aggregate_image_properties_isolation",
+    "aggregate_instance_extra_specs",
+    "aggregate_multi_tenancy_isolation",
+    "aggregate_type_affinity",
+}
 # A forced host skips all else, but is not tried twice; and room it must have, as every claim insists on that too.
 _FORCED = [_DESTINATION, Filter("retry", retry.check), Filter("capacity", capacity.check), *_GROUPS]
 
@@ -145,6 +160,18 @@ class Scheduler:
             else:
                 report = PlacementReport(len(hosts), None, outcome.rejections)
             return _every_host(hosts, outcome, weighed, report, after, limit) if detail else Explanation(report)
+
+    def demand(self, spec: RequestSpec, tried: Collection[str]) -> str:
+        """Equal for requests that wait for the same room."""
+        return demand(spec, tried, self._filters)
+
+    def has_others(self, spec: RequestSpec, tried: Mapping[str, str]) -> bool:
+        """Whether there are hosts besides those of `tried` that `spec` may go to, once they have room, answer and are not too busy."""
+        with self._lock:
+            hosts = self._snapshot.columns
+            request = Request(spec, spec.resources(), tried, now(), self._conf)
+            chain = [each for each in (_FORCED if spec.force_host else self._filters) if each.name in _LASTING]
+            return bool((apply_filters(hosts, request, chain).passing & ~hosts.named(tried)).any())
 
     def refresh(self) -> None:
         """Read the hosts now, as before the first request."""

@@ -15,6 +15,18 @@ from hullwright.scheduler.columns import Columns, Integers, Mask
 from hullwright.scheduler.filters import Verdict
 from hullwright.scheduler.request import Request
 
+# All that it reads of an image's properties.
+PROPERTIES = {
+    "hw_architecture",
+    "architecture",
+    "img_hv_type",
+    "hypervisor_type",
+    "img_hv_requested_version",
+    "hypervisor_version_requires",
+    "hw_vm_mode",
+    "vm_mode",
+    "hw_machine_type",
+}
 _ARCHITECTURES = {
     "amd64": "x86_64",
     "x64": "x86_64",
