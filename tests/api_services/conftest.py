@@ -28,6 +28,14 @@ def api(db: Database, conf: Any) -> Iterator[testing.TestClient]:
 
 
 @pytest.fixture
+def sqlite_api(sqlite_db: Database, conf: Any) -> Iterator[testing.TestClient]:
+    """The same on SQLite, for what is not about SQL, or about SQLite's."""
+    wakeup = Wakeup(sqlite_db, conf.state_path)
+    yield testing.TestClient(create_app(sqlite_db, conf, ConductorClient(sqlite_db, conf, wakeup)))
+    wakeup.close()
+
+
+@pytest.fixture
 def member_api(db: Database, conf: Any) -> Iterator[testing.TestClient]:
     """The application behind a token that Keystone confirmed: a member of the project hullwright, no administrator."""
     conf.set_override("auth_strategy", "keystone", group="api")

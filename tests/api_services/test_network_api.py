@@ -11,6 +11,7 @@ from falcon import testing
 from hullwright.objects.networks import NetworkRequest
 from hullwright.persistence.database import Database
 from hullwright.persistence.ports import SqlPortStore
+from support.effort import scans
 
 V2 = "/network/v2.0"
 
@@ -319,3 +320,14 @@ def test_what_is_not_supported_is_said_so(api: testing.TestClient, kind: str, at
     told = refused(post(api, kind, **more, **{attribute: value}), 400)
     assert told == f"Hullwright does not support another '{attribute}' than {always}."
     assert refused(post(api, kind, **more, dns_name="a"), 400) == f"Invalid input for '{kind}': Hullwright does not support 'dns_name'."
+
+
+@pytest.mark.parametrize("path", ["ports", "subnets", "ports?fixed_ips=ip_address=192.0.2.9"])
+def test_a_page_reads_the_networks_on_it_and_no_others(sqlite_api: testing.TestClient, sqlite_db: Database, path: str) -> None:
+    network = create(sqlite_api, "network", name="n")["id"]
+    subnet(sqlite_api, network)
+    create(sqlite_api, "port", network_id=network, fixed_ips=[{"ip_address": "192.0.2.9"}])
+    answers = []
+    _, found = scans(sqlite_db, lambda: answers.append(sqlite_api.simulate_get(f"{V2}/{path}")))
+    assert [len(items) for answer in answers for items in answer.json.values()] == [1]
+    assert [(table, text) for table, _, text in found if table == "networks"] == []

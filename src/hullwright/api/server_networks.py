@@ -13,16 +13,13 @@ from dataclasses import replace
 from typing import Any
 from uuid import UUID, uuid4
 
-import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from hullwright.api.context import Caller
 from hullwright.api.links import plain_address
 from hullwright.objects.errors import BadRequest, Conflict, NetworkNotFound, PortInUse, PortNotFound
 from hullwright.objects.networks import Network, NetworkRequest
-from hullwright.persistence import networks, ports
-from hullwright.persistence.models.networks import addresses
-from hullwright.persistence.models.networks import networks as network_table
+from hullwright.persistence import addresses, networks, ports
 
 
 def choose(conn: Connection, wanted: Any, who: Caller, count: int) -> tuple[NetworkRequest, ...]:
@@ -43,8 +40,7 @@ def again(requests: Sequence[NetworkRequest]) -> tuple[NetworkRequest, ...]:
 
 
 def _only_network(conn: Connection, who: Caller, *, asked: bool) -> tuple[NetworkRequest, ...]:
-    usable = sa.or_(network_table.c.shared.is_(True), network_table.c.project_id == who.project_id)
-    ids = list(conn.scalars(sa.select(network_table.c.id).where(usable).limit(2)))
+    ids = networks.list_usable_ids(conn, who.project_id, limit=2)
     if len(ids) > 1:
         raise Conflict(reason="Multiple possible networks found, use a Network ID to be more specific.")
     if not ids:
@@ -116,6 +112,5 @@ def _check_network(conn: Connection, network: Network, request: NetworkRequest, 
     address = ipaddress.ip_address(request.fixed_ip)
     if not any(address in ipaddress.ip_network(subnet.cidr) for subnet in network.subnets):
         raise BadRequest(f"Fixed IP {address} is not a valid ip address for network {network.id}.")
-    taken = sa.select(addresses.c.port_id).where(addresses.c.network_id == network.id, addresses.c.address == str(address))
-    if conn.execute(taken).first() is not None:
+    if addresses.holder(conn, str(address), network_id=network.id) is not None:
         raise BadRequest(f"Fixed IP address {address} is already in use on network {network.id}.")

@@ -29,6 +29,12 @@ _MOVE_HINT = subnets.update().where(subnets.c.id == sa.bindparam("subnet")).valu
 _TRIES = 3  # addresses tried one by one before those in use are read
 
 
+def holder(conn: Connection, address: str, *, subnet_id: str | None = None, network_id: str | None = None) -> str | None:
+    """The port that has the address in that subnet, or anywhere in that network."""
+    there = addresses.c.subnet_id == subnet_id if subnet_id is not None else addresses.c.network_id == network_id
+    return conn.scalar(sa.select(addresses.c.port_id).where(there, addresses.c.address == address))
+
+
 class SubnetPool:
     """A subnet while addresses are taken from it: its row, its ranges as numbers, and where to look next."""
 

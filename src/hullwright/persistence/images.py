@@ -22,6 +22,16 @@ from hullwright.persistence.models.jobs import jobs
 from hullwright.persistence.models.volumes import volumes
 from hullwright.persistence.paging import Sort, page
 
+# What the API calls a column when it sorts or filters.
+COLUMNS: dict[str, sa.Column[Any]] = {
+    **{name: images.c[name] for name in ("id", "name", "status", "disk_format", "container_format", "owner", "protected")},
+    "min_disk": images.c.min_disk_gb,
+    "min_ram": images.c.min_ram_mb,
+    "size": images.c.size_bytes,
+    "created_at": images.c.created_at,
+    "updated_at": images.c.updated_at,
+}
+
 _BY_ID = sa.select(images).where(images.c.id == sa.bindparam("wanted"))
 
 
@@ -44,6 +54,16 @@ def get(conn: Connection, image_id: str) -> Image:
 def exists(conn: Connection, image_id: str) -> bool:
     """True when there is a record with that id."""
     return conn.execute(sa.select(images.c.id).where(images.c.id == image_id)).first() is not None
+
+
+def of_visibility(visibility: str) -> sa.ColumnElement[bool]:
+    """Condition: shown to others to this degree."""
+    return images.c.visibility == visibility
+
+
+def visible_to(project_id: str, visibilities: Iterable[str]) -> sa.ColumnElement[bool]:
+    """Condition: the project's own, or shown to others to one of these degrees."""
+    return sa.or_(images.c.visibility.in_(list(visibilities)), images.c.owner == project_id)
 
 
 def list_all(

@@ -5,7 +5,7 @@ Not for: ports (`ports`) and which address one gets (`addresses`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -15,6 +15,16 @@ from hullwright.objects.errors import NetworkInUse, NetworkNotFound, SubnetInUse
 from hullwright.objects.networks import Network, Subnet
 from hullwright.persistence.models.networks import addresses, networks, ports, subnets
 from hullwright.persistence.paging import Sort, page
+
+# What the API calls a column when it sorts or filters.
+COLUMNS: dict[str, sa.Column[Any]] = {
+    **{name: networks.c[name] for name in ("id", "name", "description", "shared", "mtu", "project_id")},
+    "port_security_enabled": networks.c.port_security,
+    "tenant_id": networks.c.project_id,
+}
+SUBNET_COLUMNS: dict[str, sa.Column[Any]] = {
+    name: subnets.c[name] for name in ("id", "name", "description", "network_id", "cidr", "ip_version", "gateway_ip", "enable_dhcp")
+}
 
 
 def create(conn: Connection, network: Network) -> None:
@@ -43,6 +53,31 @@ def get_many(conn: Connection, network_ids: Sequence[str]) -> dict[str, Network]
         if network_id not in found:
             raise NetworkNotFound(id=network_id)
     return found
+
+
+def usable_by(project_id: str) -> sa.ColumnElement[bool]:
+    """Condition: a network that the project may use."""
+    return sa.or_(networks.c.shared.is_(True), networks.c.project_id == project_id)
+
+
+def subnets_usable_by(project_id: str) -> sa.ColumnElement[bool]:
+    """Condition: a subnet of a network that the project may use."""
+    return subnets.c.network_id.in_(sa.select(networks.c.id).where(usable_by(project_id)))
+
+
+def list_usable_ids(conn: Connection, project_id: str, limit: int) -> list[str]:
+    """The ids of networks that the project may use, at most `limit`."""
+    return list(conn.scalars(sa.select(networks.c.id).where(usable_by(project_id)).limit(limit)))
+
+
+def projects_of(conn: Connection, network_ids: Collection[str]) -> dict[str, str | None]:
+    """Network id -> whose it is, of those that are there."""
+    return dict(conn.execute(sa.select(networks.c.id, networks.c.project_id).where(networks.c.id.in_(network_ids))).tuples().all())
+
+
+def port_security_of(conn: Connection, network_ids: Collection[str]) -> dict[str, bool]:
+    """Network id -> whether its ports' addresses are checked, of those that are there."""
+    return dict(conn.execute(sa.select(networks.c.id, networks.c.port_security).where(networks.c.id.in_(network_ids))).tuples().all())
 
 
 def list_all(

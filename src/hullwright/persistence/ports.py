@@ -24,6 +24,13 @@ from hullwright.persistence.models.networks import addresses, ports
 from hullwright.persistence.models.networks import networks as networks_table
 from hullwright.persistence.paging import Sort, page
 
+# What the API calls a column when it sorts or filters.
+COLUMNS: dict[str, sa.Column[Any]] = {
+    **{name: ports.c[name] for name in ("id", "name", "description", "network_id", "mac_address", "device_id", "project_id")},
+    "tenant_id": ports.c.project_id,
+    "binding:host_id": ports.c.host,
+}
+
 # Every build runs these several times, so they are built once. A port comes with its addresses, one row for each.
 _PORTS = sa.select(ports, addresses.c.subnet_id, addresses.c.address).join(addresses, addresses.c.port_id == ports.c.id, isouter=True)
 _BY_IDS = _PORTS.where(ports.c.id.in_(sa.bindparam("ids", expanding=True)))
@@ -118,6 +125,20 @@ def get(conn: Connection, port_id: str) -> Port:
     if not found:
         raise PortNotFound(id=port_id)
     return found[0]
+
+
+def of_project(project_id: str) -> sa.ColumnElement[bool]:
+    """Condition: the project's."""
+    return ports.c.project_id == project_id
+
+
+def with_address(*, address: str | None = None, part: str | None = None, subnet_id: str | None = None) -> sa.ColumnElement[bool]:
+    """Condition: has this address, or one that holds this part, or one of this subnet."""
+    asked = {addresses.c.address: address, addresses.c.subnet_id: subnet_id}
+    found = sa.select(addresses.c.port_id).where(*(column == value for column, value in asked.items() if value is not None))
+    if part is not None:
+        found = found.where(addresses.c.address.contains(part, autoescape=True))
+    return ports.c.id.in_(found)
 
 
 def list_all(

@@ -23,6 +23,18 @@ from hullwright.persistence.models.hosts import hosts
 from hullwright.persistence.models.volumes import attachments, volumes
 from hullwright.persistence.paging import Sort, page
 
+# What the API calls a column when it sorts or filters.
+COLUMNS: dict[str, sa.Column[Any]] = {
+    **{name: volumes.c[name] for name in ("id", "name", "status", "bootable", "availability_zone", "user_id", "created_at")},
+    "size": volumes.c.size_gb,
+}
+ATTACHMENT_COLUMNS: dict[str, sa.Column[Any]] = {
+    "id": attachments.c.id,
+    "volume_id": attachments.c.volume_id,
+    "instance_id": attachments.c.instance_uuid,
+    "status": attachments.c.state,
+}
+
 # An attachment in this state only remembers that its volume is still to be deleted with the instance.
 _DELETING = "deleting"
 
@@ -51,6 +63,18 @@ def get(conn: Connection, volume_id: str) -> Volume:
     if row is None:
         raise VolumeNotFound(id=volume_id)
     return Volume(**row)
+
+
+def of_project(project_id: str) -> sa.ColumnElement[bool]:
+    """Condition: the project's."""
+    return volumes.c.project_id == project_id
+
+
+def usage(conn: Connection, project_id: str) -> tuple[int, int]:
+    """How many volumes a project has, and how many GiB they are together."""
+    counted = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(volumes.c.size_gb), 0))
+    count, size_gb = conn.execute(counted.where(of_project(project_id))).one()
+    return int(count), int(size_gb)
 
 
 def list_all(
@@ -158,6 +182,11 @@ def of_volumes(conn: Connection, volume_ids: Sequence[str]) -> dict[str, Attachm
         return {}
     statement = sa.select(attachments).where(attachments.c.volume_id.in_(volume_ids), attachments.c.state != _DELETING)
     return {row["volume_id"]: _attachment(row) for row in conn.execute(statement).mappings()}
+
+
+def attached_of_project(project_id: str) -> sa.ColumnElement[bool]:
+    """Condition: an attachment of one of the project's volumes."""
+    return attachments.c.volume_id.in_(sa.select(volumes.c.id).where(of_project(project_id)))
 
 
 def list_attachments(conn: Connection, *, where: Iterable[sa.ColumnElement[bool]] = ()) -> list[Attachment]:

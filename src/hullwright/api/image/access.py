@@ -9,7 +9,6 @@ from hullwright.api.context import Caller
 from hullwright.objects.errors import Forbidden, ImageNotFound
 from hullwright.objects.images import Image
 from hullwright.persistence import images
-from hullwright.persistence.models.images import images as table
 
 # "shared" is the Image API's default: its owner's, until members are added.
 VISIBILITIES = ("public", "community", "shared", "private")
@@ -18,11 +17,11 @@ VISIBILITIES = ("public", "community", "shared", "private")
 def listable(caller: Caller, visibility: str | None) -> list[sa.ColumnElement[bool]]:
     """Conditions for a list. `visibility`: as asked; None or "all" means whatever the caller may see."""
     where: list[sa.ColumnElement[bool]] = []
-    if visibility not in (None, "all"):
-        where.append(table.c.visibility == visibility)
+    if visibility is not None and visibility != "all":
+        where.append(images.of_visibility(visibility))
     if not caller.is_admin:
         open_to_all = ("public", "community") if visibility in ("community", "all") else ("public",)
-        where.append(sa.or_(table.c.visibility.in_(open_to_all), table.c.owner == caller.project_id))
+        where.append(images.visible_to(caller.project_id, open_to_all))
     return where
 
 

@@ -22,15 +22,14 @@ from hullwright.drivers.image.local.store import ImageDirectory
 from hullwright.objects.images import Image
 from hullwright.persistence import images
 from hullwright.persistence.database import now
-from hullwright.persistence.models.images import images as table
 
 _DEFAULT_LIMIT = 25  # Glance's
 _CREATE = Body(None, {"id": UUID, **WRITABLE}, others=PROPERTY)
 _SORTABLE = {
-    name: patches.COLUMNS.get(name, name)
-    for name in ("id", "name", "status", "disk_format", "container_format", "created_at", "updated_at")
-} | {"size": "size_bytes"}
-_MATCHED = {name: table.c[name] for name in ("id", "name", "status", "disk_format", "container_format", "owner")}
+    name: images.COLUMNS[name].name
+    for name in ("id", "name", "status", "disk_format", "container_format", "created_at", "updated_at", "size")
+}
+_MATCHED = ("id", "name", "status", "disk_format", "container_format", "owner")
 _KNOWN = {*_MATCHED, *READ_ONLY, *WRITABLE, "limit", "marker", "sort", "sort_key", "sort_dir", "tag", "size_min", "size_max"}
 _KNOWN |= {"member_status", "is_public"}
 
@@ -162,23 +161,25 @@ def _filters(req: falcon.Request) -> list[sa.ColumnElement[bool]]:
     Raises: HttpError 400.
     """
     where: list[sa.ColumnElement[bool]] = []
-    for name, column in _MATCHED.items():
+    columns = images.COLUMNS
+    for name in _MATCHED:
+        column = columns[name]
         for text in every(req, name):
             if text.startswith("in:"):
                 where.append(column.in_([part.strip('"') for part in text[3:].split(",")]))
             else:
                 where.append(column == text)
     if (protected := req.get_param("protected")) is not None:
-        where.append(table.c.protected == boolean(protected, "protected"))
+        where.append(columns["protected"] == boolean(protected, "protected"))
     if (hidden := req.get_param("os_hidden")) is not None and boolean(hidden, "os_hidden"):
         where.append(sa.false())  # no image is hidden
-    for name, column in (("min_disk", table.c.min_disk_gb), ("min_ram", table.c.min_ram_mb)):
+    for name in ("min_disk", "min_ram"):
         if (number := integer(req, name, MAX_BIG_INTEGER)) is not None:
-            where.append(column == number if number <= MAX_INTEGER else sa.false())
+            where.append(columns[name] == number if number <= MAX_INTEGER else sa.false())
     if (number := integer(req, "size_min", MAX_BIG_INTEGER)) is not None:
-        where.append(table.c.size_bytes >= number)
+        where.append(columns["size"] >= number)
     if (number := integer(req, "size_max", MAX_BIG_INTEGER)) is not None:
-        where.append(table.c.size_bytes <= number)
+        where.append(columns["size"] <= number)
     for name in ("created_at", "updated_at"):
         for text in every(req, name):
             where.append(_time_filter(name, text))
@@ -190,7 +191,7 @@ def _time_filter(name: str, text: str) -> sa.ColumnElement[bool]:
     operator, separator, time = text.partition(":")
     if operator not in ("gt", "gte", "lt", "lte", "eq", "neq") or not separator:
         operator, time = "eq", text
-    column, seconds = table.c[name], moment(time, name)
+    column, seconds = images.COLUMNS[name], moment(time, name)
     same = sa.and_(column >= seconds, column < seconds + 1)
     match operator:
         case "gt":

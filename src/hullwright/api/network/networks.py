@@ -10,7 +10,6 @@ import uuid
 from typing import Any
 
 import falcon
-import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from hullwright.api.bodies import BOOLEAN, TEXT, TEXT_OR_NULL, Body, only
@@ -22,7 +21,6 @@ from hullwright.objects.errors import Forbidden, NetworkNotFound
 from hullwright.objects.networks import Network
 from hullwright.persistence import networks
 from hullwright.persistence.database import now
-from hullwright.persistence.models.networks import networks as table
 
 _MODES = ("nat", "route", "isolated", "open", "bridge")
 # IFNAMSIZ is 16 with the closing zero; the characters are those that every tool takes.
@@ -52,24 +50,7 @@ _CREATE = Body(
     },
 )
 _UPDATE = Body("network", _CHANGEABLE)
-_LISTING = Listing(
-    "networks",
-    {
-        "id": table.c.id,
-        "name": table.c.name,
-        "description": table.c.description,
-        "shared": table.c.shared,
-        "mtu": table.c.mtu,
-        "port_security_enabled": table.c.port_security,
-        "project_id": table.c.project_id,
-        "tenant_id": table.c.project_id,
-    },
-)
-
-
-def visible_where(who: Caller) -> list[sa.ColumnElement[bool]]:
-    """Conditions for the networks that the caller may see."""
-    return [] if who.is_admin else [sa.or_(table.c.shared.is_(True), table.c.project_id == who.project_id)]
+_LISTING = Listing("networks", networks.COLUMNS)
 
 
 def visible(conn: Connection, who: Caller, network_id: str) -> Network:
@@ -104,13 +85,12 @@ class Networks:
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """A page of the networks that the caller may see."""
         who = caller(req)
+        mine = [] if who.is_admin else [networks.usable_by(who.project_id)]
         with self._context.db.read() as conn:
             resp.media = _LISTING.answer(
                 req,
                 self._context,
-                lambda where, page, limit: networks.list_all(
-                    conn, where=[*where, *visible_where(who)], sort=page.sort, marker=page.marker, limit=limit
-                ),
+                lambda where, page, limit: networks.list_all(conn, where=[*where, *mine], sort=page.sort, marker=page.marker, limit=limit),
                 lambda network: network_view(network, admin=who.is_admin),
             )
 

@@ -18,15 +18,12 @@ from hullwright.api.network.listing import Listing, show
 from hullwright.api.network.networks import visible as visible_network
 from hullwright.api.network.security_groups import default_group_id
 from hullwright.api.network.views import port_view
-from hullwright.api.queries import every
+from hullwright.api.queries import PageRequest, every
 from hullwright.api.schemas.parts import UUID
 from hullwright.objects.errors import PortNotFound
 from hullwright.objects.networks import FixedIp, Port
-from hullwright.persistence import ports
+from hullwright.persistence import networks, ports
 from hullwright.persistence.database import now
-from hullwright.persistence.models.networks import addresses as addresses_table
-from hullwright.persistence.models.networks import networks as networks_table
-from hullwright.persistence.models.networks import ports as table
 
 _MAC = re.compile(r"([0-9a-f]{2}:){5}[0-9a-f]{2}", re.ASCII)
 _FIXED_IPS = {
@@ -65,21 +62,7 @@ _CREATE = Body(
     required=("network_id",),
 )
 _UPDATE = Body("port", _CHANGEABLE)
-_LISTING = Listing(
-    "ports",
-    {
-        "id": table.c.id,
-        "name": table.c.name,
-        "description": table.c.description,
-        "network_id": table.c.network_id,
-        "mac_address": table.c.mac_address,
-        "device_id": table.c.device_id,
-        "project_id": table.c.project_id,
-        "tenant_id": table.c.project_id,
-        "binding:host_id": table.c.host,
-    },
-    special=["fixed_ips"],
-)
+_LISTING = Listing("ports", ports.COLUMNS, special=["fixed_ips"])
 
 
 def _visible(conn: Connection, who: Caller, port_id: str) -> Port:
@@ -93,10 +76,6 @@ def _visible(conn: Connection, who: Caller, port_id: str) -> Port:
     raise PortNotFound(id=port_id)
 
 
-def _network_security(conn: Connection, network_id: str) -> bool:
-    return bool(conn.scalar(sa.select(networks_table.c.port_security).where(networks_table.c.id == network_id)))
-
-
 class Ports:
     """GET and POST /v2.0/ports."""
 
@@ -107,18 +86,20 @@ class Ports:
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """A page of the caller's ports; of all, for an administrator."""
         who = caller(req)
-        mine = [] if who.is_admin else [table.c.project_id == who.project_id]
+        mine = [] if who.is_admin else [ports.of_project(who.project_id)]
         by_address = _address_filter(req)
+        secured: dict[str, bool] = {}
         with self._context.db.read() as conn:
-            secured = dict(conn.execute(sa.select(networks_table.c.id, networks_table.c.port_security)).tuples().all())
-            resp.media = _LISTING.answer(
-                req,
-                self._context,
-                lambda where, page, limit: ports.list_all(
-                    conn, where=[*where, *mine, *by_address], sort=page.sort, marker=page.marker, limit=limit
-                ),
-                lambda port: port_view(port, port_security=secured.get(port.network_id, True), admin=who.is_admin),
-            )
+
+            def read(where: list[sa.ColumnElement[bool]], page: PageRequest, limit: int | None) -> list[Port]:
+                found = ports.list_all(conn, where=[*where, *mine, *by_address], sort=page.sort, marker=page.marker, limit=limit)
+                secured.update(networks.port_security_of(conn, {port.network_id for port in found}))
+                return found
+
+            def view(port: Port) -> dict[str, Any]:
+                return port_view(port, port_security=secured.get(port.network_id, True), admin=who.is_admin)
+
+            resp.media = _LISTING.answer(req, self._context, read, view)
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """A new port with its addresses: those asked for, else one of each IP version; an empty list means none."""
@@ -159,7 +140,7 @@ class PortItem:
         who = caller(req)
         with self._context.db.read() as conn:
             port = _visible(conn, who, port_id)
-            secured = _network_security(conn, port.network_id)
+            secured = networks.port_security_of(conn, [port.network_id])[port.network_id]
         resp.media = show(req, "port", port_view(port, port_security=secured, admin=who.is_admin))
 
     def on_put(self, req: falcon.Request, resp: falcon.Response, port_id: str) -> None:
@@ -168,7 +149,7 @@ class PortItem:
         who = caller(req)
         with self._context.db.write() as conn:
             port = _visible(conn, who, port_id)
-            secured = _network_security(conn, port.network_id)
+            secured = networks.port_security_of(conn, [port.network_id])[port.network_id]
             _check_fixed_settings(given, port.project_id or "")
             _check_security(given, secured)
             if "fixed_ips" in given:
@@ -239,14 +220,12 @@ def _address_filter(req: falcon.Request) -> list[sa.ColumnElement[bool]]:
     where: list[sa.ColumnElement[bool]] = []
     for text in every(req, "fixed_ips"):
         name, separator, value = text.partition("=")
-        found = sa.select(addresses_table.c.port_id)
         if name == "ip_address" and separator:
-            found = found.where(addresses_table.c.address == _shortest(value))
+            where.append(ports.with_address(address=_shortest(value)))
         elif name == "subnet_id" and separator:
-            found = found.where(addresses_table.c.subnet_id == value)
+            where.append(ports.with_address(subnet_id=value))
         elif name == "ip_address_substr" and separator:
-            found = found.where(addresses_table.c.address.contains(value, autoescape=True))
+            where.append(ports.with_address(part=value))
         else:
             raise HttpError(400, f"Invalid filter fixed_ips={text}")
-        where.append(table.c.id.in_(found))
     return where

@@ -15,16 +15,14 @@ from hullwright.api.context import ApiContext, Caller, caller
 from hullwright.api.errors import HttpError
 from hullwright.api.network import ranges
 from hullwright.api.network.listing import Listing, show
-from hullwright.api.network.networks import changeable, visible, visible_where
+from hullwright.api.network.networks import changeable, visible
 from hullwright.api.network.views import subnet_view
+from hullwright.api.queries import PageRequest
 from hullwright.api.schemas.parts import UUID
 from hullwright.objects.errors import NetworkNotFound, SubnetNotFound
 from hullwright.objects.networks import Network, Subnet
-from hullwright.persistence import networks
+from hullwright.persistence import addresses, networks
 from hullwright.persistence.database import now
-from hullwright.persistence.models.networks import addresses as addresses_table
-from hullwright.persistence.models.networks import networks as networks_table
-from hullwright.persistence.models.networks import subnets as table
 
 _POOLS = {
     "type": ["array", "null"],
@@ -60,19 +58,7 @@ _CREATE = Body(
     required=("network_id", "cidr"),
 )
 _UPDATE = Body("subnet", _CHANGEABLE)
-_LISTING = Listing(
-    "subnets",
-    {
-        "id": table.c.id,
-        "name": table.c.name,
-        "description": table.c.description,
-        "network_id": table.c.network_id,
-        "cidr": table.c.cidr,
-        "ip_version": table.c.ip_version,
-        "gateway_ip": table.c.gateway_ip,
-        "enable_dhcp": table.c.enable_dhcp,
-    },
-)
+_LISTING = Listing("subnets", networks.SUBNET_COLUMNS)
 
 
 def _found(conn: Connection, who: Caller, subnet_id: str, *, change: bool) -> tuple[Subnet, Network]:
@@ -96,17 +82,17 @@ class Subnets:
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """A page of the subnets of networks that the caller may see."""
-        theirs = sa.select(networks_table.c.id).where(*visible_where(caller(req)))
+        who = caller(req)
+        theirs = [] if who.is_admin else [networks.subnets_usable_by(who.project_id)]
+        projects: dict[str, str | None] = {}
         with self._context.db.read() as conn:
-            projects = dict(conn.execute(sa.select(networks_table.c.id, networks_table.c.project_id)).tuples().all())
-            resp.media = _LISTING.answer(
-                req,
-                self._context,
-                lambda where, page, limit: networks.list_subnets(
-                    conn, where=[*where, table.c.network_id.in_(theirs)], sort=page.sort, marker=page.marker, limit=limit
-                ),
-                lambda subnet: subnet_view(subnet, projects.get(subnet.network_id)),
-            )
+
+            def read(where: list[sa.ColumnElement[bool]], page: PageRequest, limit: int | None) -> list[Subnet]:
+                found = networks.list_subnets(conn, where=[*where, *theirs], sort=page.sort, marker=page.marker, limit=limit)
+                projects.update(networks.projects_of(conn, {subnet.network_id for subnet in found}))
+                return found
+
+            resp.media = _LISTING.answer(req, self._context, read, lambda subnet: subnet_view(subnet, projects.get(subnet.network_id)))
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """A new subnet of a network."""
@@ -185,8 +171,7 @@ def _refuse_taken(conn: Connection, subnet_id: str, address: str) -> None:
 
     Raises: HttpError 409.
     """
-    taken = sa.select(addresses_table.c.port_id).where(addresses_table.c.subnet_id == subnet_id, addresses_table.c.address == address)
-    if (port_id := conn.scalar(taken)) is not None:
+    if (port_id := addresses.holder(conn, address, subnet_id=subnet_id)) is not None:
         raise HttpError(409, f"Gateway IP {address} is in use by port {port_id}.")
 
 

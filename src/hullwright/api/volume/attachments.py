@@ -6,19 +6,16 @@ import falcon
 import sqlalchemy as sa
 
 from hullwright.api.context import ApiContext, Caller, caller
-from hullwright.api.queries import every
+from hullwright.api.queries import equal_filters
 from hullwright.api.volume.versions import before
 from hullwright.api.volume.views import attachment_view
 from hullwright.persistence import volumes
-from hullwright.persistence.models.volumes import attachments as table
-from hullwright.persistence.models.volumes import volumes as volumes_table
+
+_FILTERS = {name: volumes.ATTACHMENT_COLUMNS[name] for name in ("volume_id", "instance_id", "status")}
 
 
 def _visible_where(who: Caller, *, all_projects: bool) -> list[sa.ColumnElement[bool]]:
-    if who.is_admin and all_projects:
-        return []
-    theirs = sa.select(volumes_table.c.id).where(volumes_table.c.project_id == who.project_id)
-    return [table.c.volume_id.in_(theirs)]
+    return [] if who.is_admin and all_projects else [volumes.attached_of_project(who.project_id)]
 
 
 @falcon.before(before)
@@ -32,9 +29,7 @@ class Attachments:
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Those of the caller's volumes; details only where asked for."""
         where = _visible_where(caller(req), all_projects=req.get_param("all_tenants") in ("1", "true", "True"))
-        for name, column in (("volume_id", table.c.volume_id), ("instance_id", table.c.instance_uuid), ("status", table.c.state)):
-            if wanted := every(req, name):
-                where.append(column.in_(wanted))
+        where += equal_filters(req, _FILTERS)
         with self._context.db.read() as conn:
             views = [attachment_view(found) for found in volumes.list_attachments(conn, where=where)]
         if not req.path.endswith("/detail"):
@@ -52,7 +47,7 @@ class AttachmentItem:
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, attachment_id: str) -> None:
         """One of them."""
-        where = [*_visible_where(caller(req), all_projects=True), table.c.id == attachment_id]
+        where = [*_visible_where(caller(req), all_projects=True), volumes.ATTACHMENT_COLUMNS["id"] == attachment_id]
         with self._context.db.read() as conn:
             found = volumes.list_attachments(conn, where=where)
         if not found:

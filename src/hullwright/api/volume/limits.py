@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import falcon
-import sqlalchemy as sa
 
 from hullwright.api.context import ApiContext, caller
 from hullwright.api.volume.versions import before
-from hullwright.persistence.models.volumes import volumes as table
+from hullwright.persistence import volumes
 
 _UNLIMITED = -1
 
@@ -22,9 +21,8 @@ class Limits:
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """What the caller's project uses; nothing is limited."""
-        counted = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(table.c.size_gb), 0))
         with self._context.db.read() as conn:
-            count, gigabytes = conn.execute(counted.where(table.c.project_id == caller(req).project_id)).one()
+            count, size_gb = volumes.usage(conn, caller(req).project_id)
         resp.media = {
             "limits": {
                 "rate": [],
@@ -35,7 +33,7 @@ class Limits:
                     "maxTotalBackups": 0,
                     "maxTotalBackupGigabytes": 0,
                     "totalVolumesUsed": count,
-                    "totalGigabytesUsed": int(gigabytes),
+                    "totalGigabytesUsed": size_gb,
                     "totalSnapshotsUsed": 0,
                     "totalBackupsUsed": 0,
                     "totalBackupGigabytesUsed": 0,

@@ -24,7 +24,6 @@ from hullwright.objects.images import Image
 from hullwright.objects.volumes import Volume
 from hullwright.persistence import volumes
 from hullwright.persistence.database import now
-from hullwright.persistence.models.volumes import volumes as table
 
 _GIB = 1 << 30
 _MAX_GB = 1 << 20
@@ -49,16 +48,8 @@ _CREATE = Body(
     },
 )
 _UPDATE = Body("volume", {"name": TEXT_OR_NULL, "description": TEXT_OR_NULL, "metadata": _METADATA})
-_SORTABLE = {"id": "id", "name": "name", "status": "status", "size": "size_gb", "created_at": "created_at", "bootable": "bootable"}
-_FILTERS = {
-    "id": table.c.id,
-    "name": table.c.name,
-    "status": table.c.status,
-    "bootable": table.c.bootable,
-    "size": table.c.size_gb,
-    "availability_zone": table.c.availability_zone,
-    "user_id": table.c.user_id,
-}
+_SORTABLE = {name: volumes.COLUMNS[name].name for name in ("id", "name", "status", "size", "created_at", "bootable")}
+_FILTERS = {name: volumes.COLUMNS[name] for name in ("id", "name", "status", "bootable", "size", "availability_zone", "user_id")}
 
 
 def visible(conn: Connection, who: Caller, volume_id: str) -> Volume:
@@ -82,9 +73,9 @@ def _page(req: falcon.Request, context: ApiContext, conn: Connection) -> tuple[l
     where = equal_filters(req, _FILTERS)
     if who.is_admin and req.get_param("all_tenants") in ("1", "true", "True"):
         if project_id := req.get_param("project_id"):
-            where.append(table.c.project_id == project_id)
+            where.append(volumes.of_project(project_id))
     else:
-        where.append(table.c.project_id == who.project_id)
+        where.append(volumes.of_project(who.project_id))
     try:
         found = volumes.list_all(conn, where=where, sort=page.sort, marker=page.marker, limit=page.limit + 1)
     except LookupError:
