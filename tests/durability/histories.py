@@ -220,9 +220,12 @@ def _restore(history: Mapping[str, Any], number: int, directory: Path) -> House:
 
 
 def _later(table: sa.Table, row: Mapping[str, Any], seconds: float) -> dict[str, Any]:
-    """The row as if it had been written that much later; histories lie for years, and deadlines must not pass meanwhile."""
+    """The row as if it had been written that much later; histories lie for years, and deadlines must not pass meanwhile.
+
+    Columns that the table had then and has no more are left out, as the revision that dropped them did.
+    """
     times = {column.name for column in table.columns if column.info.get("epoch")}
-    return {name: value + seconds if name in times and value else value for name, value in row.items()}
+    return {name: value + seconds if name in times and value else value for name, value in row.items() if name in table.columns}
 
 
 # --- Graphs ----------------------------------------------------------------------------------------------------------------

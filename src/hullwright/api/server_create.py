@@ -100,7 +100,6 @@ def prepare(context: ApiContext, req: falcon.Request, body: Mapping[str, Any]) -
             image_properties=properties,
             image_disk_format=found_image.disk_format if found_image else None,
             image_min_ram_mb=found_image.min_ram_mb if found_image else 0,
-            image_min_disk_gb=found_image.min_disk_gb if found_image else 0,
             availability_zone=place.availability_zone,
             force_host=place.force_host,
             requested_host=place.requested_host,

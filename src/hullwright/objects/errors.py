@@ -386,12 +386,6 @@ class ServerGroupPolicyViolated(ComputeResourcesUnavailable):
     message = "Host {host} would break the {policy} policy of server group {group}."
 
 
-class RescheduledException(Reschedulable):
-    """A step failed on this host for a reason of its own."""
-
-    message = "Build of instance {instance} was re-scheduled: {reason}"
-
-
 class StepFailed(Reschedulable):
     """A step raised something that is not one of ours; another host may not have the cause."""
 

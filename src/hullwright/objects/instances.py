@@ -10,7 +10,6 @@ from hullwright.objects.disks import root_device
 from hullwright.objects.flavors import Flavor
 from hullwright.objects.networks import NetworkRequest
 from hullwright.objects.records import Record
-from hullwright.objects.states import PowerState, VmState
 from hullwright.objects.volumes import BlockDeviceRequest
 
 
@@ -26,7 +25,6 @@ class RequestSpec(Record):
     image_properties: Mapping[str, str] = field(default_factory=dict)
     image_disk_format: str | None = None
     image_min_ram_mb: int = 0
-    image_min_disk_gb: int = 0
     availability_zone: str | None = None
     force_host: str | None = None  # skips filters: the az:host form
     requested_host: str | None = None  # goes through filters: the host field
@@ -81,7 +79,6 @@ class Instance(Record):
     spec: RequestSpec
     host: str | None = None
     node: str | None = None
-    launched_on: str | None = None
     availability_zone: str | None = None
     description: str | None = None
     key_name: str | None = None
@@ -100,16 +97,6 @@ class Instance(Record):
     launched_at: float | None = None
     terminated_at: float | None = None
     deleted_at: float | None = None
-
-    @property
-    def is_deleted(self) -> bool:
-        """True once nothing of it is left."""
-        return self.vm_state == VmState.DELETED
-
-    @property
-    def display_power_state(self) -> PowerState:
-        """The power state as an enum."""
-        return PowerState(self.power_state)
 
 
 @dataclass(frozen=True, slots=True)

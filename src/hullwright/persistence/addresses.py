@@ -18,7 +18,6 @@ from hullwright.persistence.inserts import insert_if_absent
 from hullwright.persistence.models.networks import addresses, subnets
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-Range = tuple[int, int]  # first and last address as numbers, inclusive
 
 # Every build runs these, so they are built once.
 _LOCK = (

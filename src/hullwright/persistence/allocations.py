@@ -195,17 +195,6 @@ def hosts_of(conn: Connection, instance_uuids: Collection[str]) -> dict[str, int
     return {row.instance_uuid: row.host_id for row in conn.execute(query.where(allocations.c.instance_uuid.in_(instance_uuids)))}
 
 
-def list_for_host(conn: Connection, host_id: int) -> list[Claim]:
-    """All claims on a host: for operators and reconciliation, not for builds; its cost grows with the instances there."""
-    found: dict[str, dict[str, int]] = {}
-    jobs: dict[str, str | None] = {}
-    query = sa.select(allocations).where(allocations.c.host_id == host_id).order_by(allocations.c.instance_uuid)
-    for row in conn.execute(query):
-        found.setdefault(row.instance_uuid, {})[row.resource_class] = row.amount
-        jobs[row.instance_uuid] = row.job_uuid
-    return [Claim(instance_uuid, host_id, resources, jobs[instance_uuid]) for instance_uuid, resources in found.items()]
-
-
 def _update(
     conn: Connection,
     statement: sa.Update,

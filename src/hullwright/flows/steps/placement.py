@@ -156,7 +156,6 @@ class Claim(Step):
                 task_state=TaskState.NETWORKING,
                 host=host,
                 node=host,
-                launched_on=host,
             )
             attempts.update(connection, run.job.uuid, attempt, host=host)
             if lost:

@@ -21,7 +21,6 @@ instances = Table(
     Column("power_state", Integer, nullable=False, default=0),
     Column("host", String(255)),
     Column("node", String(255)),
-    Column("launched_on", String(255)),
     Column("availability_zone", String(255)),
     Column("image_id", String(36)),
     Column("flavor_id", String(255), nullable=False),

@@ -195,7 +195,6 @@ def upgrade() -> None:
         sa.Column("power_state", sa.Integer(), nullable=False),
         sa.Column("host", sa.String(length=255), nullable=True),
         sa.Column("node", sa.String(length=255), nullable=True),
-        sa.Column("launched_on", sa.String(length=255), nullable=True),
         sa.Column("availability_zone", sa.String(length=255), nullable=True),
         sa.Column("image_id", sa.String(length=36), nullable=True),
         sa.Column("flavor_id", sa.String(length=255), nullable=False),
