@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from hullwright.api.instance_actions import runs
 from hullwright.api.server_actions import tail
 from hullwright.objects.builds import StepEvent
+from hullwright.objects.history import History
 from hullwright.objects.states import JobState
 from hullwright.persistence import actions, jobs
 from hullwright.persistence.database import now
@@ -248,12 +248,12 @@ def test_events_tell_each_attempt_and_each_undo_as_it_was() -> None:
         step(9, 2, "spawn", "RESUMED", host="host2"),
         step(10, 2, "spawn", "RUNNING", host="host2"),
     ]
-    found = [(run.name, run.attempt, run.result, run.host) for run in runs(events)]
+    found = [(run.title, run.attempt, run.state, run.host) for run in History().apply_all(events).runs]
     assert found == [
-        ("reserve", 0, "Success", None),
-        ("spawn", 1, "Error", "host1"),
-        ("spawn (undo)", 1, "Success", "host1"),
-        ("spawn", 2, None, "host2"),  # a crash does not make it two, and it has not ended
+        ("reserve", 0, "SUCCESS", None),
+        ("spawn", 1, "FAILURE", "host1"),
+        ("undo spawn", 1, "REVERTED", "host1"),
+        ("spawn", 2, "RUNNING", "host2"),  # a crash does not make it two, and it has not ended
     ]
 
 

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
-from hullwright.cli.history import History
+from hullwright.objects.builds import StepEvent
+from hullwright.objects.history import History
 
 BEGUN = 1_000.0
 
 
-def events(*changes: tuple[int, str, str, float], **last: Any) -> list[dict[str, Any]]:
-    """(attempt, step, state, second) as the Build API tells them; `last` adds to the last one."""
-    told: list[dict[str, Any]] = [
-        {"seq": number, "attempt": attempt, "step": step, "to_state": state, "at": BEGUN + second, "host": None, "result": None}
+def events(*changes: tuple[int, str, str, float], result: Any = None) -> list[StepEvent]:
+    """(attempt, step, state, second); `result`: of the last one."""
+    told = [
+        StepEvent("job", number, attempt, step, None, state, BEGUN + second, "c", 1)
         for number, (attempt, step, state, second) in enumerate(changes, 1)
     ]
-    told[-1].update(last)
-    return told
+    return [*told[:-1], dataclasses.replace(told[-1], result=result)]
 
 
 def test_a_step_that_ran_has_its_times() -> None:
@@ -75,6 +76,12 @@ def test_a_step_that_a_crash_cut_off_goes_on_in_the_same_run() -> None:
     )
     (run,) = history.runs
     assert (run.resumed, run.state, run.seconds()) == (1, "SUCCESS", 12)
+
+
+def test_a_beginning_that_is_told_again_after_a_crash_counts_the_crash_once() -> None:
+    begun = (1, "spawn", "RUNNING", 0), (1, "spawn", "RESUMED", 10), (1, "spawn", "RUNNING", 11), (1, "spawn", "SUCCESS", 12)
+    (run,) = History().apply_all(events(*begun)).runs
+    assert (run.resumed, run.started_at, run.seconds()) == (1, BEGUN, 12)
 
 
 def test_a_wait_for_room_is_told_and_is_no_crash() -> None:

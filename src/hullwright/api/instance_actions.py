@@ -6,20 +6,19 @@ A step that failed is an Error though the build went on elsewhere; each attempt'
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import falcon
 
-from hullwright.api.builds.steps import Span, fold
 from hullwright.api.context import caller, microversion
 from hullwright.api.links import Links
 from hullwright.api.queries import cut, last, page_limit
 from hullwright.api.resource import Resource, send
 from hullwright.api.server_views import host_id
 from hullwright.api.times import iso_micro, moment
-from hullwright.objects.builds import Action, StepEvent
+from hullwright.objects.builds import Action
 from hullwright.objects.errors import BadRequest, NotFound
+from hullwright.objects.history import History, Run
 from hullwright.objects.states import StepState
 from hullwright.persistence import actions, events
 
@@ -86,7 +85,7 @@ class InstanceActions(Resource):
         admin = self.context.policy.allows(caller(req), "os-instance-actions:events:details")
         shown = _action(action, minor)
         if minor >= 51 or admin:
-            shown["events"] = [_event(run, row["project_id"], minor, admin) for run in runs(steps)]
+            shown["events"] = [_event(run, row["project_id"], minor, admin) for run in History().apply_all(steps).runs]
         send(resp, {"instanceAction": shown})
 
 
@@ -105,51 +104,23 @@ def _action(action: Action, minor: int) -> dict[str, Any]:
     return shown
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One time that a step, or its undo, was carried out. One that a crash cut off and another conductor took up again is one."""
-
-    name: str
-    attempt: int
-    host: str | None
-    span: Span
-
-    @property
-    def result(self) -> str | None:
-        """How it ended, if it has."""
-        if self.span.finished_at is None:
-            return None
-        return "Error" if self.span.state in (StepState.FAILURE, StepState.REVERT_FAILURE) else "Success"
-
-
-def runs(steps: Sequence[StepEvent]) -> list[Run]:
-    """The runs of steps and undos, in the order of their beginning."""
-    found = []
-    for step in fold(steps):
-        if step.run is not None:
-            found.append(Run(step.name, step.attempt, step.host, step.run))
-        if step.undo is not None:
-            found.append(Run(f"{step.name} (undo)", step.attempt, step.host, step.undo))
-    return sorted(found, key=lambda run: run.span.started_at)
-
-
 def _event(run: Run, project_id: str, minor: int, admin: bool) -> dict[str, Any]:
-    span = run.span
+    has_failed = run.state in (StepState.FAILURE, StepState.REVERT_FAILURE)
     shown: dict[str, Any] = {
-        "event": run.name,
-        "start_time": iso_micro(span.started_at),
-        "finish_time": iso_micro(span.finished_at),
-        "result": run.result,
+        "event": f"{run.step} (undo)" if run.is_undo else run.step,
+        "start_time": iso_micro(run.started_at),
+        "finish_time": iso_micro(run.finished_at),
+        "result": None if run.finished_at is None else "Error" if has_failed else "Success",
     }
     if admin:
-        shown["traceback"] = f"{span.error}: {span.message}" if span.error else None
+        shown["traceback"] = f"{run.error}: {run.message}" if run.error else None
     if minor >= 62:
         shown["hostId"] = host_id(project_id, run.host)
         if admin:
             shown["host"] = run.host
     if minor >= 84:
         # The message of an error may name hosts; its class does not.
-        cause = "waits for room" if span.state == StepState.WAITING else span.message if admin else span.error
+        cause = "waits for room" if run.state == StepState.WAITING else run.message if admin else run.error
         place = f"attempt {run.attempt}" if run.attempt else None
         shown["details"] = ": ".join(part for part in (place, cause) if part) or None
     return shown

@@ -8,9 +8,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from hullwright.cli import http
-from hullwright.cli.history import History, Run
 from hullwright.cli.watch import Watch
+from hullwright.objects.builds import StepEvent
 from hullwright.objects.errors import NotFound
+from hullwright.objects.history import History, Run
 from hullwright.objects.states import OPEN_JOB_STATES
 
 RETRY_SECONDS = 0.5
@@ -54,8 +55,8 @@ def _progress(told: History, entry: Mapping[str, Any]) -> Run | None:
     return told.progress(entry["step"], entry["done"], entry["total"], entry["unit"], seconds(entry["at"]))
 
 
-def _event(event: Mapping[str, Any]) -> dict[str, Any]:
-    return dict(event) | {"at": seconds(event["at"])}
+def _event(event: Mapping[str, Any]) -> StepEvent:
+    return StepEvent.from_dict({"job_uuid": "", "owner": "", "fence": 0} | dict(event) | {"at": seconds(event["at"])})
 
 
 def follow(client: http.Client, build_id: str, screen: Watch) -> dict[str, Any]:

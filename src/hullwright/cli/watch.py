@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hullwright.cli import words
-from hullwright.cli.history import History, Run
+from hullwright.objects.history import History, Run
 from hullwright.objects.states import StepState
 
 _STYLES = {
@@ -94,7 +94,7 @@ def _extent(run: Run) -> RenderableType:
     if run.resumed:
         remark = f"taken up again after a crash{' x' + str(run.resumed) if run.resumed > 1 else ''} {remark}"
     if not run.total:
-        return Text(remark, style="red" if run.note and run.ended_at else "dim")
+        return Text(remark, style="red" if run.note and run.finished_at else "dim")
     grid = Table.grid(padding=(0, 1))
     bar = ProgressBar(total=run.total, completed=run.done, width=_BAR_COLUMNS)
     grid.add_row(bar, Text(f"{amount(run)} {remark}"))
@@ -128,8 +128,8 @@ class PlainLines:
             return
         if self._begun_at is None:
             self._begun_at = run.started_at
-        at = run.ended_at or run.started_at
-        if run.total and run.ended_at is None:
+        at = run.finished_at or run.started_at
+        if run.total and run.finished_at is None:
             tenths = run.done * 10 // run.total
             if tenths <= self._tenths.get(id(run), -1):
                 return
@@ -137,7 +137,7 @@ class PlainLines:
             at = run.progress_at
         attempt = f"attempt {run.attempt}" if run.attempt else " " * len("attempt 1")
         parts = [f"{at - self._begun_at:8.3f} s", attempt, f"{run.title:<20}", run.state]
-        if run.ended_at is not None:
+        if run.finished_at is not None:
             parts.append(f"({words.duration(run.seconds())})")
         if run.total:
             parts.append(amount(run))

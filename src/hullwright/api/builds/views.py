@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from hullwright.api.builds.errors import hint
-from hullwright.api.builds.steps import Span, Step, fold
+from hullwright.api.builds.steps import Step, fold
 from hullwright.api.times import iso_micro_utc
 from hullwright.objects.builds import Attempt, Job, Progress, StepEvent
 from hullwright.objects.errors import text_for_users
+from hullwright.objects.history import Run
 from hullwright.objects.instances import Fault
 from hullwright.objects.placement import PlacementReport, Rejection
 from hullwright.objects.states import OPEN_JOB_STATES, StepState
@@ -158,17 +159,17 @@ def _without_hosts(rejection: Rejection) -> Rejection:
 
 def step_view(step: Step, *, admin: bool) -> dict[str, Any]:
     """One step."""
-    span = step.run
+    run = step.run
     return {
         "name": step.name,
         "attempt": step.attempt,
         "state": step.state,
         "host": step.host if admin else None,
-        "started_at": iso_micro_utc(span.started_at) if span else None,
-        "finished_at": iso_micro_utc(span.finished_at) if span else None,
-        "duration_seconds": _seconds(span.started_at, span.finished_at) if span else None,
-        "resumed": (span.resumed if span else 0) + (step.undo.resumed if step.undo else 0),
-        "error": _error_view(span, admin=admin) if span else None,
+        "started_at": iso_micro_utc(run.started_at) if run else None,
+        "finished_at": iso_micro_utc(run.finished_at) if run else None,
+        "duration_seconds": _seconds(run.started_at, run.finished_at) if run else None,
+        "resumed": (run.resumed if run else 0) + (step.undo.resumed if step.undo else 0),
+        "error": _error_view(run, admin=admin) if run else None,
         "undo": step.undo and _undo_view(step.undo, admin=admin),
     }
 
@@ -178,23 +179,23 @@ def _current_view(step: Step, limit_seconds: Callable[[str], float], *, admin: b
     return step_view(step, admin=admin) | {"limit_seconds": None if waits else limit_seconds(step.name)}
 
 
-def _undo_view(span: Span, *, admin: bool) -> dict[str, Any]:
+def _undo_view(run: Run, *, admin: bool) -> dict[str, Any]:
     return {
-        "state": span.state,
-        "started_at": iso_micro_utc(span.started_at),
-        "finished_at": iso_micro_utc(span.finished_at),
-        "duration_seconds": _seconds(span.started_at, span.finished_at),
-        "error": _error_view(span, admin=admin),
+        "state": run.state,
+        "started_at": iso_micro_utc(run.started_at),
+        "finished_at": iso_micro_utc(run.finished_at),
+        "duration_seconds": _seconds(run.started_at, run.finished_at),
+        "error": _error_view(run, admin=admin),
     }
 
 
-def _error_view(span: Span, *, admin: bool) -> dict[str, Any] | None:
-    if span.state not in (StepState.FAILURE, StepState.REVERT_FAILURE):
+def _error_view(run: Run, *, admin: bool) -> dict[str, Any] | None:
+    if run.state not in (StepState.FAILURE, StepState.REVERT_FAILURE):
         return None
     return {
-        "error": span.error,
-        "message": _text(span.error, span.message, admin=admin),
-        "hint": hint(span.error),
+        "error": run.error,
+        "message": _text(run.error, run.message, admin=admin),
+        "hint": hint(run.error),
     }
 
 
