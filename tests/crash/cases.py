@@ -1,6 +1,7 @@
 """Runs one case: a copy of a furnished house, processes that meet a trouble where the case says, another one that finishes, and the checks.
 
 A case costs a few hundred milliseconds of CPU: houses are copied in memory, processes are forked, conductors look for work often.
+Over 400 lines: a case and its run are of one piece, and each trouble is in `troubles`.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ class MakeVolume(Step):
     """Makes a volume whose row is there with status creating.
 
     Once it has any other status it is its user's, who may have it in use by now, and this step has nothing to do with it any more.
+
     Reverts: deletes what was made of it; the row stays with status error.
     """
 
