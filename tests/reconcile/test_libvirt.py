@@ -66,9 +66,7 @@ def mend(house: House, doctor: Doctor, subject: str) -> list[str]:
     """Mend one thing only; answers the states of the outcomes."""
     look = doctor.examine(grace_seconds=0.1)
     only = tuple(finding for finding in look.findings if finding.subject == subject)
-    outcomes = doctor.mend(
-        type(look)(only, look.silent, look.answers, look.began_at), kinds=tuple(KINDS), with_consent=True, request_id="r"
-    )
+    outcomes = doctor.mend(dataclasses.replace(look, findings=only), kinds=tuple(KINDS), with_consent=True, request_id="r")
     if house.open_jobs():
         with house.conductor():
             house.rest(60)

@@ -7,14 +7,17 @@ import time
 import uuid
 
 import pytest
+import sqlalchemy as sa
 
 from hullwright.conductor.client import Asker
 from hullwright.conductor.reconcile import power
+from hullwright.conductor.reconcile.doctor import Doctor
 from hullwright.conductor.reconcile.power import Remedy
 from hullwright.conductor.reconcile.rounds import sync_power_states
 from hullwright.objects.states import PowerState, TaskState, VmState
 from hullwright.persistence import actions, hosts, jobs
 from hullwright.persistence.database import now
+from hullwright.persistence.models.instances import instances as instances_table
 from reconcile import drift
 from support.house import House
 
@@ -48,7 +51,13 @@ def at_rest(house: House) -> str:
 
 def sync(house: House, seen: PowerState | None, instance_uuid: str) -> list[power.Change]:
     """As if the host had told this."""
-    return power.sync(house.db, "h1", {instance_uuid: seen}, asked_at=now(), request_id="req-sync")
+    return power.sync(house.db, "h1", known(house), {instance_uuid: seen}, request_id="req-sync")
+
+
+def known(house: House) -> dict[str, power.Known]:
+    """What is on record of h1 before it is asked."""
+    with house.db.read() as conn:
+        return power.known(conn).get("h1", {})
 
 
 def finish(house: House) -> None:
@@ -122,9 +131,26 @@ def test_an_instance_with_an_open_job_is_left_alone(house: House, at_rest: str) 
     assert house.get(at_rest).power_state == PowerState.RUNNING
 
 
-def test_what_was_told_before_the_instance_changed_does_not_count(house: House, at_rest: str) -> None:
-    asked_at = now() - drift.LONG_AGO - 1
-    assert power.sync(house.db, "h1", {at_rest: PowerState.SHUTDOWN}, asked_at=asked_at, request_id="r") == []
+@pytest.mark.parametrize("seconds", [-3600.0, 3600.0], ids=["behind", "ahead"])
+def test_what_was_told_before_the_instance_changed_does_not_count_whatever_the_clock_of_who_changed_it(
+    house: House, at_rest: str, seconds: float
+) -> None:
+    before = known(house)
+    with house.db.write() as conn:  # switched off and on meanwhile, by a conductor with a clock of its own
+        changed_at = now() + seconds
+        conn.execute(sa.update(instances_table).where(instances_table.c.uuid == at_rest).values(updated_at=changed_at))
+    assert power.sync(house.db, "h1", before, {at_rest: PowerState.SHUTDOWN}, request_id="r") == []
+    assert house.get(at_rest).power_state == PowerState.RUNNING
+
+
+def test_an_instance_that_changes_while_the_doctor_asks_is_left_alone(house: House, at_rest: str) -> None:
+    drift.set_power(house, at_rest, PowerState.SHUTDOWN)
+    doctor = Doctor(house.db, house.drivers(), house.conf)
+    look = doctor.look(kinds=["power_state_wrong"])
+    assert [finding.subject for finding in look.findings] == [at_rest]
+    drift.change(house, at_rest)  # with an old time on it
+    (outcome,) = doctor.mend(look, kinds=["power_state_wrong"], request_id="r")
+    assert outcome.state == "gone"
 
 
 def test_a_second_sync_of_the_same_changes_nothing(house: House, at_rest: str) -> None:

@@ -28,6 +28,7 @@ from hullwright.persistence import hosts, jobs
 from hullwright.persistence.database import now
 from hullwright.persistence.inserts import insert_if_absent
 from hullwright.persistence.models.hosts import hosts as hosts_table
+from hullwright.persistence.models.instances import instances as instances_table
 from hullwright.persistence.models.jobs import jobs as jobs_table
 from hullwright.persistence.wakeup import Wakeup
 
@@ -157,19 +158,19 @@ class Caretaker:
 
     def _sync(self, by_host: dict[str, set[str]]) -> None:
         with self._db.read() as conn:
-            known = [host for host in hosts.list_all(conn) if host.name in by_host]
+            told = [host for host in hosts.list_all(conn) if host.name in by_host]
+            before = power.known(conn, instances_table.c.uuid.in_(set().union(*by_host.values())))
 
-        def powers_of(host: Host) -> tuple[float, dict[str, PowerState | None]]:
-            asked_at = now()
+        def powers_of(host: Host) -> dict[str, PowerState | None]:
             virt = self._shared.drivers.virt(ref_of(host))
-            return asked_at, {uuid: virt.power_state(uuid) for uuid in by_host[host.name]}
+            return {uuid: virt.power_state(uuid) for uuid in by_host[host.name]}
 
         options: Any = self._options
-        answers, _ = ask_all(known, powers_of, timeout_seconds=options.host_timeout_seconds, at_once=options.max_concurrent_hosts)
+        answers, _ = ask_all(told, powers_of, timeout_seconds=options.host_timeout_seconds, at_once=options.max_concurrent_hosts)
         posted = False
-        for name, (asked_at, powers) in answers.items():
-            request_id = f"req-{uuids.uuid4()}"
-            changes = power.sync(self._db, name, powers, asked_at=asked_at, request_id=request_id, uuids=by_host[name])
+        for name, powers in answers.items():
+            theirs = {uuid: row for uuid, row in before.get(name, {}).items() if uuid in by_host[name]}
+            changes = power.sync(self._db, name, theirs, powers, request_id=f"req-{uuids.uuid4()}")
             posted = posted or any(change.job_uuid for change in changes)
         if posted:
             self._wakeup.poke()

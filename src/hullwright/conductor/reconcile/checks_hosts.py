@@ -100,11 +100,11 @@ def power_state_wrong(view: View) -> Iterator[Finding]:
         )
         for row in view.conn.execute(query):
             state = seen.get(row.uuid)
-            if state is None or view.changed_meanwhile(row):
-                continue  # the guest is missing, which is another finding
+            if state is None or view.known_before.get(row.uuid) != row.updated_at:
+                continue  # the guest is missing, which is another finding; or the record is younger than what the host told
             if row.power_state != state or power.remedy(row.vm_state, state) is not power.Remedy.NONE:
                 evidence = f"it is {row.vm_state}, told to be {_name(row.power_state)}; its guest is {state.name}"
-                data = {"seen": state.name, "asked_at": view.began_at}
+                data = {"seen": state.name, "updated_at": row.updated_at}
                 mark = f"{state.name} {row.power_state}"
                 yield Finding("power_state_wrong", row.uuid, evidence, host, row.uuid, row.updated_at, mark, data)
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from sqlalchemy.engine import Connection, RowMapping
 
-from hullwright.conductor.reconcile import checks
+from hullwright.conductor.reconcile import checks, power
 from hullwright.conductor.reconcile.findings import KINDS, Finding, Outcome
 from hullwright.conductor.reconcile.repairs import OUTRUN, REPAIRS, Repair
 from hullwright.conductor.reconcile.view import Answer, View, ask_hosts, ask_images, open_work, ref_of, wanting_image
@@ -44,6 +44,7 @@ class Look:
     answers: Mapping[str, Answer]
     began_at: float
     since: float | None = None  # see `View`
+    known_before: Mapping[str, float] = dataclasses.field(default_factory=dict)  # see `View`
 
     def keys(self) -> dict[str, float]:
         """Key of each finding -> since when."""
@@ -93,15 +94,24 @@ class Doctor:
         began_at = now()
         with self._db.read() as conn:
             busy = self._busy(conn)
+            known_before = _updated_at(power.known(conn)) if "power_state_wrong" in kinds else {}
         answers, silent = ask_hosts(self._drivers, up, self._conf)
         answers = {name: dataclasses.replace(answer, damaged_images=damaged.get(name, {})) for name, answer in answers.items()}
         silent = {**unread, **silent} | {host.name: "it was forced down" for host in known if host.forced_down}
         with self._db.snapshot() as conn:
-            view = View(conn, answers, began_at=began_at, busy_before=busy, uploading=self._is_uploading, since=since)
+            view = View(
+                conn,
+                answers,
+                began_at=began_at,
+                busy_before=busy,
+                known_before=known_before,
+                uploading=self._is_uploading,
+                since=since,
+            )
             found = tuple(checks.run(view, [kind for kind in checks.CHECKS if kind in kinds]))
         if names is not None:
             found = tuple(finding for finding in found if finding.host in names)
-        return Look(found, silent, answers, began_at, since)
+        return Look(found, silent, answers, began_at, since, known_before)
 
     def examine(
         self, *, grace_seconds: float, names: Collection[str] | None = None, kinds: Collection[str] = tuple(KINDS), deep: bool = False
@@ -183,6 +193,7 @@ class Doctor:
             conn,
             look.answers,
             began_at=look.began_at,
+            known_before=look.known_before,
             uploading=self._is_uploading,
             only=finding.subject,
             not_counting=run.posted,
@@ -227,6 +238,10 @@ class Doctor:
             job_uuid=None,
         )
         actions.start_rows(conn, [entry | {"message": f"{finding.kind}: {finding.evidence}: {text}"[:MESSAGE_MAX]}])
+
+
+def _updated_at(known: Mapping[str, Mapping[str, power.Known]]) -> dict[str, float]:
+    return {uuid: row.updated_at for of_host in known.values() for uuid, row in of_host.items()}
 
 
 def told(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ alone: that job knows better.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -59,44 +59,46 @@ class Change:
     job_uuid: str | None = None
 
 
-def sync(
-    db: Database,
-    host: str,
-    powers: Mapping[str, PowerState | None],
-    *,
-    asked_at: float,
-    request_id: str,
-    uuids: Iterable[str] | None = None,
-) -> list[Change]:
-    """Bring the instances of a host in line; `powers`: what its guests were in at `asked_at`, absent or None: no such guest.
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What was on record of an instance before its host was asked."""
 
-    `uuids`: only these. Raises: DatabaseUnavailable.
+    vm_state: str
+    power_state: int
+    updated_at: float  # stands for the row as it was; compared with nothing but itself, as clocks of conductors differ
+
+
+def known(conn: sa.Connection, *where: sa.ColumnElement[bool]) -> dict[str, dict[str, Known]]:
+    """Host -> uuid -> the instances without a task that are there. To be read before their hosts are asked; `where`: only these."""
+    its = instances_table.c
+    columns = (its.host, its.uuid, its.vm_state, its.power_state, its.updated_at)
+    at_rest = (its.host.is_not(None), its.deleted_at.is_(None), its.task_state.is_(None))
+    found: dict[str, dict[str, Known]] = {}
+    for row in conn.execute(sa.select(*columns).where(*at_rest, *where)):
+        found.setdefault(row.host, {})[row.uuid] = Known(row.vm_state, row.power_state, row.updated_at)
+    return found
+
+
+def sync(db: Database, host: str, before: Mapping[str, Known], powers: Mapping[str, PowerState | None], *, request_id: str) -> list[Change]:
+    """Bring the instances of a host in line. `before`: those that were `known` there before the host was asked; `powers`: what it told of
+    its guests then, absent or None: no such guest.
+
+    Raises: DatabaseUnavailable.
     """
-    columns = (instances_table.c.uuid, instances_table.c.vm_state, instances_table.c.power_state)
-    query = sa.select(*columns).where(
-        instances_table.c.host == host,
-        instances_table.c.deleted_at.is_(None),
-        instances_table.c.task_state.is_(None),
-        instances_table.c.updated_at < asked_at,
-    )
-    if uuids is not None:
-        query = query.where(instances_table.c.uuid.in_(list(uuids)))
-    with db.read() as conn:
-        rows = conn.execute(query).all()
     changes = []
-    for row in rows:
-        power = powers.get(row.uuid)
+    for uuid, row in before.items():
+        power = powers.get(uuid)
         if row.power_state != _seen(power) or remedy(row.vm_state, power) is not Remedy.NONE:
-            change = _apply(db, host, row.uuid, power, asked_at, request_id)
+            change = _apply(db, host, uuid, power, row.updated_at, request_id)
             if change is not None:
                 changes.append(change)
     return changes
 
 
-def _apply(db: Database, host: str, uuid: str, power: PowerState | None, asked_at: float, request_id: str) -> Change | None:
-    """One transaction, in which nothing has happened to the instance since its host was asked; else None."""
+def _apply(db: Database, host: str, uuid: str, power: PowerState | None, updated_at: float, request_id: str) -> Change | None:
+    """One transaction, in which nothing has happened to the instance since before its host was asked; else None."""
     with db.write() as conn:
-        change = bring_in_line(conn, host, uuid, power, asked_at=asked_at, request_id=request_id)
+        change = bring_in_line(conn, host, uuid, power, updated_at=updated_at, request_id=request_id)
         if change is not None and change.job_uuid is not None:
             why = f"power_state: the guest is {_seen(power).name}, the instance {change.vm_state}: {change.remedy.replace('_', ' ')}"
             row = instances.get_row(conn, uuid)
@@ -108,15 +110,15 @@ def _apply(db: Database, host: str, uuid: str, power: PowerState | None, asked_a
 
 
 def bring_in_line(
-    conn: sa.Connection, host: str, uuid: str, power: PowerState | None, *, asked_at: float, request_id: str
+    conn: sa.Connection, host: str, uuid: str, power: PowerState | None, *, updated_at: float, request_id: str
 ) -> Change | None:
-    """In a write transaction: copy what was seen at `asked_at`, and post the stop that it calls for; None when nothing is to be done.
+    """In a write transaction: copy what was seen, and post the stop that it calls for; None when nothing is to be done.
 
-    An instance that has changed since then, or has work, is left alone.
+    An instance whose row is not as it was before its host was asked (`updated_at`), or that has work, is left alone.
     """
     seen = _seen(power)
     row = conn.execute(sa.select(instances_table).where(instances_table.c.uuid == uuid).with_for_update()).first()
-    is_quiet = row is not None and (row.deleted_at, row.task_state, row.host) == (None, None, host) and row.updated_at < asked_at
+    is_quiet = row is not None and (row.deleted_at, row.task_state, row.host) == (None, None, host) and row.updated_at == updated_at
     if row is None or not is_quiet or _has_work(conn, uuid):
         return None
     needed = remedy(row.vm_state, power)

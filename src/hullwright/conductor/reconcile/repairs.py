@@ -260,8 +260,8 @@ def _guest_missing(run: Repair, conn: Connection, finding: Finding) -> Done:
 
 def _power_state_wrong(run: Repair, conn: Connection, finding: Finding) -> Done:
     seen = PowerState[str(finding.data["seen"])]
-    asked_at = float(finding.data["asked_at"])
-    change = power.bring_in_line(conn, str(finding.host), finding.subject, seen, asked_at=asked_at, request_id=run.request_id)
+    updated_at = float(finding.data["updated_at"])
+    change = power.bring_in_line(conn, str(finding.host), finding.subject, seen, updated_at=updated_at, request_id=run.request_id)
     if change is None or change.job_uuid is None:
         return f"it is told to be {seen.name}", None
     run.posted.append(change.job_uuid)

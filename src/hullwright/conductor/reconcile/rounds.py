@@ -20,7 +20,7 @@ from hullwright.flows.context import Shared
 from hullwright.objects.hosts import Host
 from hullwright.objects.states import JobState, PowerState
 from hullwright.persistence import hosts, jobs
-from hullwright.persistence.database import now, read_clock
+from hullwright.persistence.database import read_clock
 from hullwright.persistence.models.jobs import jobs as jobs_table
 
 LOG = logging.getLogger(__name__)
@@ -104,16 +104,16 @@ def sync_power_states(shared: Shared, inputs: Mapping[str, Any]) -> dict[str, An
     """
     options = shared.conf.reconcile
     with shared.db.read() as conn:
-        known = [host for host in hosts.list_all(conn) if not host.forced_down]
+        up = [host for host in hosts.list_all(conn) if not host.forced_down]
+        before = power.known(conn)
 
-    def guests_of(host: Host) -> tuple[float, dict[str, PowerState | None]]:
-        asked_at = now()
-        return asked_at, {guest.uuid: guest.power_state for guest in shared.drivers.virt(ref_of(host)).guests()}
+    def guests_of(host: Host) -> dict[str, PowerState | None]:
+        return {guest.uuid: guest.power_state for guest in shared.drivers.virt(ref_of(host)).guests()}
 
-    answers, silent = ask_all(known, guests_of, timeout_seconds=options.host_timeout_seconds, at_once=options.max_concurrent_hosts)
+    answers, silent = ask_all(up, guests_of, timeout_seconds=options.host_timeout_seconds, at_once=options.max_concurrent_hosts)
     changes = []
-    for name, (asked_at, powers) in sorted(answers.items()):
-        changes += power.sync(shared.db, name, powers, asked_at=asked_at, request_id=str(inputs["request_id"]))
+    for name, powers in sorted(answers.items()):
+        changes += power.sync(shared.db, name, before.get(name, {}), powers, request_id=str(inputs["request_id"]))
     if not changes:
         return None
     return {

@@ -153,12 +153,14 @@ class View:
         *,
         began_at: float,
         busy_before: Collection[str] = (),
+        known_before: Mapping[str, float] | None = None,
         uploading: Callable[[str], bool] = lambda _: False,
         only: str | None = None,
         not_counting: Collection[str] = (),
         since: float | None = None,
     ) -> None:
         """`only`: the subject or instance that is looked at. `busy_before`: instances that had open work when the hosts were asked.
+        `known_before`: when the others had last changed by then, by uuid; only what power states are judged by.
 
         `not_counting`: jobs that do not make their instance busy, such as those that repairs have posted just now.
         `since`: of what is kept for ever, and of what is large, only what ended or changed since then is looked at; None: by hand, as much
@@ -168,6 +170,7 @@ class View:
         self.since = since
         self.answers = answers
         self.began_at = began_at
+        self.known_before = known_before or {}
         self.uploading = uploading
         self.only = only
         self.open_jobs = [job for job in open_work(conn) if job.uuid not in not_counting]
