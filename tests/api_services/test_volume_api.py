@@ -24,7 +24,8 @@ def create(api: testing.TestClient, db: Database, *, status: str = "available", 
     result = post(api, **body)
     assert result.status_code == 202, result.text
     volume_id = str(result.json["volume"]["id"])
-    SqlVolumeStore(db).set_volume_status(volume_id, status)
+    with db.write() as conn:
+        volumes.set_status(conn, volume_id, status)
     return volume_id
 
 

@@ -25,6 +25,11 @@ def make_volume(db: Database, status: str = "available") -> str:
     return volume.id
 
 
+def set_status(db: Database, volume_id: str, status: str) -> None:
+    with db.write() as conn:
+        volumes.set_status(conn, volume_id, status)
+
+
 def existing(volume_id: str, **more: object) -> BlockDeviceRequest:
     return BlockDeviceRequest.from_dict({"attachment_id": new_id(), "volume_id": volume_id, **more})
 
@@ -40,7 +45,9 @@ def test_a_volume_is_reserved_attached_and_available_again_after_release(db: Dat
     store.mark_attached([attachment.id], "host-1")
     assert store.volume(volume_id).status == "in-use"
     assert [(found.host, found.state) for found in store.attachments_of("server")] == [("host-1", "attached")]
-    store.mark_attached([attachment.id], None)
+    store.mark_detached("server", "host-2")
+    assert store.volume(volume_id).status == "in-use", "it is not there"
+    store.mark_detached("server", "host-1")
     assert store.volume(volume_id).status == "reserved"
     for _ in range(2):
         assert store.release("server") == []
@@ -86,7 +93,7 @@ def test_release_answers_the_volumes_to_delete_again_until_they_are_forgotten(db
     doomed, kept, unfinished = blank(delete_on_termination=True), blank(), blank()
     store.reserve("server", "p", "u", [doomed, kept, unfinished])
     for device in (doomed, kept):
-        store.set_volume_status(device.volume_id, "reserved")
+        set_status(db, device.volume_id, "reserved")
     expected = {doomed.volume_id, unfinished.volume_id}
     for _ in range(2):  # a conductor that dies between the release and the deletion asks again
         assert {volume.id for volume in store.release("server")} == expected
@@ -104,7 +111,7 @@ def test_the_undo_of_a_build_deletes_what_it_made_and_never_what_the_user_gave(d
     store, given = SqlVolumeStore(db), make_volume(db)
     made = blank()
     store.reserve("server", "p", "u", [existing(given, delete_on_termination=True), made])
-    store.set_volume_status(made.volume_id, "reserved")
+    set_status(db, made.volume_id, "reserved")
     for _ in range(2):
         assert [volume.id for volume in store.release("server", undo=True)] == [made.volume_id]
     assert store.volume(given).status == "available"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from hullwright.drivers.image.local.driver import LocalImageDriver
 from hullwright.drivers.network.local.driver import LocalNetworkDriver
 from hullwright.drivers.volume.local.driver import LocalVolumeDriver
-from hullwright.objects.errors import ImageInUse, VolumeConnectError, VolumeNotFound
+from hullwright.objects.errors import ImageInUse, VolumeConnectError, VolumeError, VolumeNotFound
 from hullwright.objects.images import Image
 from hullwright.objects.networks import Network, NetworkRequest
 from hullwright.objects.volumes import BlockDeviceRequest, Volume
@@ -86,6 +87,99 @@ def test_volumes_live_from_reservation_to_release(
     assert store.volume(mine.id).status == "available"
     with pytest.raises(VolumeNotFound):
         store.volume(made.volume_id)
+
+
+class Between(SqlVolumeStore):
+    """A store that lets somebody else act between its answer number `nth` and what is made of that."""
+
+    def __init__(self, db: Database, nth: int, act: Callable[[], object]) -> None:
+        super().__init__(db)
+        self._left, self._act = nth, act
+
+    def __getattribute__(self, name: str) -> Any:
+        found = super().__getattribute__(name)
+        if name.startswith("_"):
+            return found
+
+        def answer(*args: Any, **kwargs: Any) -> Any:
+            answered = found(*args, **kwargs)
+            self._left -= 1
+            if self._left == 0:
+                self._act()
+            return answered
+
+        return answer
+
+
+@pytest.mark.parametrize("nth", [1, 2])
+def test_a_late_cleaning_does_not_delete_what_another_server_has_just_made(
+    db: Database, conf: Any, registered: FakeHostUnderTest, nth: int
+) -> None:
+    volume, host = Volume(new_id(), "data", 1, created_at=now()), registered.ref
+    with db.write() as conn:
+        volumes.create(conn, volume)
+    other = LocalVolumeDriver(conf, SqlVolumeStore(db), None)
+    outcome: list[str] = []
+
+    def begin_to_use() -> None:
+        other.reserve("other", "project", "user", [BlockDeviceRequest(new_id(), volume.id)])
+        try:
+            other.connect(host, "other")
+        except VolumeConnectError:
+            outcome.append("refused")
+        else:
+            outcome.append("connected")
+
+    LocalVolumeDriver(conf, Between(db, nth, begin_to_use), None).clean(host, [volume.id], instance_uuid="first")
+    assert outcome in (["refused"], ["connected"])
+    if outcome == ["refused"]:
+        other.connect(host, "other")  # the cleaning is over
+    found = SqlVolumeStore(db).volume(volume.id)
+    assert (found.host, found.status) == (host.name, "in-use")
+    assert len(registered.volume_files()) == 1, "its bytes are where its record says"
+
+
+def test_what_two_cleanings_find_of_one_volume_is_deleted_by_one_after_the_other(
+    db: Database, conf: Any, registered: FakeHostUnderTest, other_fake_host: FakeHostUnderTest
+) -> None:
+    volume, store = Volume(new_id(), "data", 1, created_at=now()), SqlVolumeStore(db)
+    with db.write() as conn:
+        volumes.create(conn, volume)
+    driver = LocalVolumeDriver(conf, store, None)
+    assert store.begin_cleaning(volume.id, other_fake_host.ref.name, instance_uuid=None, shared=False)
+    with pytest.raises(VolumeError, match="being deleted"):
+        driver.clean(registered.ref, [volume.id])
+    driver.clean(other_fake_host.ref, [volume.id])  # the one that was cut off goes on, and takes its mark away
+    driver.clean(registered.ref, [volume.id])
+    assert store.volume(volume.id).cleaning_on is None
+
+
+def test_a_host_that_is_removed_leaves_no_mark_of_a_cleaning(db: Database, registered: FakeHostUnderTest) -> None:
+    volume, store = Volume(new_id(), "data", 1, created_at=now()), SqlVolumeStore(db)
+    with db.write() as conn:
+        volumes.create(conn, volume)
+    assert store.begin_cleaning(volume.id, registered.ref.name, instance_uuid=None, shared=False)
+    with db.write() as conn:
+        hosts.remove(conn, registered.ref.name)
+    assert store.volume(volume.id).cleaning_on is None
+
+
+@pytest.mark.parametrize("nth", [1, 2, 3, 4])
+def test_a_volume_that_the_next_host_connects_during_a_late_undo_is_in_use_there(
+    db: Database, conf: Any, registered: FakeHostUnderTest, other_fake_host: FakeHostUnderTest, nth: int
+) -> None:
+    made, store = BlockDeviceRequest(new_id(), new_id(), "blank", size_gb=1), SqlVolumeStore(db)
+    driver = LocalVolumeDriver(conf, store, None)
+    driver.reserve("server", "project", "user", [made])
+    driver.connect(registered.ref, "server")
+    with db.write() as conn:  # the first host's undo was cut off when the bytes were gone
+        volumes.place(conn, made.volume_id, None, None)
+    late = LocalVolumeDriver(conf, Between(db, nth, lambda: driver.connect(other_fake_host.ref, "server")), None)
+    late.disconnect(registered.ref, "server", discard=True)
+    found = store.volume(made.volume_id)
+    assert (found.host, found.status) == (other_fake_host.ref.name, "in-use")
+    assert [(bond.host, bond.state) for bond in store.attachments_of("server")] == [(other_fake_host.ref.name, "attached")]
+    assert other_fake_host.volume_files() != set()
 
 
 def test_an_image_stays_until_a_volume_made_from_it_has_its_bytes(db: Database, conf: Any, registered: FakeHostUnderTest) -> None:

@@ -16,6 +16,7 @@ from hullwright.objects.errors import (
     NetworkNotFound,
     PortInUse,
     PortNotFound,
+    VolumeError,
     VolumeInvalidState,
     VolumeNotFound,
 )
@@ -124,7 +125,7 @@ class MemoryVolumeStore:
             volume = self.volume(device.volume_id)
             if volume.status != "available":
                 raise VolumeInvalidState(id=volume.id, state=volume.status, wanted="available")
-            self.set_volume_status(volume.id, "reserved")
+            self._set_status(volume.id, "reserved")
         attachment = Attachment(
             device.attachment_id,
             device.volume_id,
@@ -140,18 +141,48 @@ class MemoryVolumeStore:
         with self._lock:
             return [found for found in self.attachments.values() if found.instance_uuid == instance_uuid]
 
-    def set_volume_status(self, volume_id: str, status: str) -> None:
+    def _set_status(self, volume_id: str, status: str) -> None:
         with self._lock:
             self.volumes[volume_id] = replace(self.volumes[volume_id], status=status)
 
-    def mark_attached(self, attachment_ids: Sequence[str], host: str | None) -> None:
+    def mark_attached(self, attachment_ids: Sequence[str], host: str) -> None:
         with self._lock:
             for attachment_id in attachment_ids:
-                state = "attached" if host else "reserved"
-                self.attachments[attachment_id] = replace(self.attachments[attachment_id], host=host, state=state)
-                volume_id = self.attachments[attachment_id].volume_id
-                if host or self.volumes[volume_id].status == "in-use":
-                    self.set_volume_status(volume_id, "in-use" if host else "reserved")
+                self.attachments[attachment_id] = replace(self.attachments[attachment_id], host=host, state="attached")
+                self._set_status(self.attachments[attachment_id].volume_id, "in-use")
+
+    def mark_detached(self, instance_uuid: str, host: str) -> None:
+        with self._lock:
+            for attachment in self.attachments_of(instance_uuid):
+                if attachment.host == host:
+                    self.attachments[attachment.id] = replace(attachment, host=None, state="reserved")
+                    if self.volumes[attachment.volume_id].status == "in-use":
+                        self._set_status(attachment.volume_id, "reserved")
+
+    def mark_unmade(self, instance_uuid: str) -> None:
+        with self._lock:
+            for attachment in self.attachments_of(instance_uuid):
+                volume = self.volumes[attachment.volume_id]
+                if attachment.created_by_build and (volume.host, volume.status) == (None, "reserved"):
+                    self._set_status(volume.id, "creating")
+
+    def begin_cleaning(self, volume_id: str, host: str, *, instance_uuid: str | None, shared: bool) -> bool:
+        with self._lock:
+            volume = self.volume(volume_id)
+            wanted = any(
+                found.volume_id == volume_id and found.instance_uuid != instance_uuid and volume.status != "deleting"
+                for found in self.attachments.values()
+            )
+            if volume.cleaning_on not in (None, host):
+                raise VolumeError(volume=volume_id, reason="it is being cleaned")
+            is_left_over = not wanted if volume.host is None else volume.host != host and not shared
+            if is_left_over:
+                self.volumes[volume_id] = replace(volume, cleaning_on=host)
+            return is_left_over
+
+    def end_cleaning(self, volume_id: str, host: str) -> None:
+        with self._lock:
+            self.volumes[volume_id] = replace(self.volumes[volume_id], cleaning_on=None)
 
     def place(self, volume_id: str, host: str | None, attachment_id: str | None) -> None:
         with self._lock:
@@ -168,10 +199,10 @@ class MemoryVolumeStore:
                 volume = self.volumes[attachment.volume_id]
                 unfinished = attachment.created_by_build and volume.status in ("creating", "error")
                 if attachment.created_by_build if undo else attachment.delete_on_termination or unfinished:
-                    self.set_volume_status(volume.id, "deleting")
+                    self._set_status(volume.id, "deleting")
                     doomed.append(self.volumes[volume.id])
                 else:
-                    self.set_volume_status(volume.id, "available")
+                    self._set_status(volume.id, "available")
                     del self.attachments[attachment.id]
             return doomed
 

@@ -27,6 +27,7 @@ class Volume(Record):
     metadata: Mapping[str, str] = field(default_factory=dict)
     host: str | None = None  # where its bytes are; None: not made yet, or not bound to a host
     placed_by: str | None = None  # attachment whose connecting made the bytes there
+    cleaning_on: str | None = None  # host where left-over bytes are being deleted; none are made there meanwhile
     created_at: float = 0.0
 
 

@@ -21,6 +21,7 @@ from hullwright.persistence.inserts import insert_if_absent
 from hullwright.persistence.models.changes import NextChange
 from hullwright.persistence.models.groups import aggregate_hosts, aggregates
 from hullwright.persistence.models.hosts import allocations, hosts, inventories, removed_hosts
+from hullwright.persistence.models.volumes import volumes
 
 _host_columns = [hosts.c[name] for name in Host.__dataclass_fields__]
 _next_generation = {"generation": hosts.c.generation + 1}
@@ -115,6 +116,7 @@ def remove(conn: Connection, name: str) -> None:
     in_use = Conflict(f"Host {name} still holds instances. Delete or move them first.")
     if conn.execute(sa.select(allocations.c.host_id).where(allocations.c.host_id == host.id).limit(1)).first():
         raise in_use
+    conn.execute(sa.update(volumes).where(volumes.c.cleaning_on == name).values(cleaning_on=None))  # nobody cleans there any more
     conn.execute(sa.insert(removed_hosts).values(host_id=host.id))  # before the others go: its number is above theirs
     try:
         conn.execute(sa.delete(inventories).where(inventories.c.host_id == host.id))  # first, as a claim does: no deadlock

@@ -14,7 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from hullwright.objects.errors import VolumeInvalidState, VolumeNotFound
+from hullwright.objects.errors import VolumeError, VolumeInvalidState, VolumeNotFound
 from hullwright.objects.hosts import HostRef
 from hullwright.objects.volumes import Attachment, BlockDeviceRequest, Volume
 from hullwright.persistence.database import Database, now
@@ -195,17 +195,29 @@ def list_attachments(conn: Connection, *, where: Iterable[sa.ColumnElement[bool]
     return [_attachment(row) for row in conn.execute(statement).mappings()]
 
 
-def mark_attached(conn: Connection, attachment_ids: Sequence[str], host: str | None) -> None:
-    """Record where attachments are connected, and with it their volumes' status; None: nowhere, and reserved again."""
-    if not attachment_ids:
-        return
+def mark_attached(conn: Connection, attachment_ids: Sequence[str], host: str) -> None:
+    """Record where attachments are connected; their volumes are in use."""
     chosen = attachments.c.id.in_(attachment_ids)
-    conn.execute(attachments.update().where(chosen).values(host=host, state="attached" if host else "reserved"))
+    conn.execute(attachments.update().where(chosen).values(host=host, state="attached"))
     theirs = volumes.c.id.in_(sa.select(attachments.c.volume_id).where(chosen))
-    if host:
-        conn.execute(volumes.update().where(theirs).values(status="in-use"))
-    else:
-        conn.execute(volumes.update().where(theirs, volumes.c.status == "in-use").values(status="reserved"))
+    conn.execute(volumes.update().where(theirs).values(status="in-use"))
+
+
+def mark_detached(conn: Connection, instance_uuid: str, host: str) -> None:
+    """Record that an instance's attachments are connected on this host no more; those that are elsewhere meanwhile stay so."""
+    here = sa.and_(attachments.c.instance_uuid == instance_uuid, attachments.c.host == host, attachments.c.state == "attached")
+    freed = conn.execute(attachments.update().where(here).values(host=None, state="reserved").returning(attachments.c.volume_id))
+    theirs = volumes.c.id.in_(freed.scalars().all())
+    conn.execute(volumes.update().where(theirs, volumes.c.status == "in-use").values(status="reserved"))
+
+
+def mark_unmade(conn: Connection, instance_uuid: str) -> None:
+    """Have the volumes that a build makes count as not made yet, where they are nowhere. One that is connected meanwhile stays in use."""
+    made_by_it = sa.select(attachments.c.volume_id).where(
+        attachments.c.instance_uuid == instance_uuid, attachments.c.created_by_build.is_(True), attachments.c.state != _DELETING
+    )
+    nowhere = sa.and_(volumes.c.id.in_(made_by_it), volumes.c.host.is_(None), volumes.c.status == "reserved")
+    conn.execute(volumes.update().where(nowhere).values(status="creating"))
 
 
 def set_devices(conn: Connection, devices: Mapping[str, str]) -> None:
@@ -217,6 +229,31 @@ def set_devices(conn: Connection, devices: Mapping[str, str]) -> None:
 def place(conn: Connection, volume_id: str, host: str | None, attachment_id: str | None) -> None:
     """Record on which host a volume's bytes are, and the attachment for which they were made; None: nowhere."""
     conn.execute(volumes.update().where(volumes.c.id == volume_id).values(host=host, placed_by=attachment_id))
+
+
+def begin_cleaning(conn: Connection, volume_id: str, host: str, *, instance_uuid: str | None, shared: bool) -> bool:
+    """Mark that a volume's bytes on a host are being deleted, if they are left over there: it is nowhere, and nobody but `instance_uuid`
+    is about to use it; or it is elsewhere, and bytes are not `shared`. One statement: whoever makes bytes there looks at the mark first.
+
+    Raises: VolumeNotFound; VolumeError while they are being deleted on another host.
+    """
+    others = attachments.c.instance_uuid != instance_uuid if instance_uuid is not None else sa.true()
+    wanted = sa.exists().where(attachments.c.volume_id == volume_id, attachments.c.state != _DELETING, others)
+    elsewhere = sa.false() if shared else volumes.c.host != host
+    left_over = sa.or_(sa.and_(volumes.c.host.is_(None), ~wanted), elsewhere)
+    is_free = sa.or_(volumes.c.cleaning_on.is_(None), volumes.c.cleaning_on == host)
+    marked = volumes.update().where(volumes.c.id == volume_id, left_over, is_free).values(cleaning_on=host)
+    if conn.execute(marked).rowcount:
+        return True
+    on = get(conn, volume_id).cleaning_on
+    if on not in (None, host):
+        raise VolumeError(volume=volume_id, reason=f"what is left of it on host {on} is being deleted just now")
+    return False
+
+
+def end_cleaning(conn: Connection, volume_id: str, host: str) -> None:
+    """Take the mark away."""
+    conn.execute(volumes.update().where(volumes.c.id == volume_id, volumes.c.cleaning_on == host).values(cleaning_on=None))
 
 
 def home(conn: Connection, volume_id: str) -> HostRef | None:
@@ -285,16 +322,30 @@ class SqlVolumeStore:
         with self._db.read() as conn:
             return of_instance(conn, instance_uuid)
 
-    def set_volume_status(self, volume_id: str, status: str) -> None:
-        """See `set_status`."""
-        with self._db.write() as conn:
-            set_status(conn, volume_id, status)
-
-    def mark_attached(self, attachment_ids: Sequence[str], host: str | None) -> None:
+    def mark_attached(self, attachment_ids: Sequence[str], host: str) -> None:
         """See the function `mark_attached`."""
-        if attachment_ids:
-            with self._db.write() as conn:
-                mark_attached(conn, attachment_ids, host)
+        with self._db.write() as conn:
+            mark_attached(conn, attachment_ids, host)
+
+    def mark_detached(self, instance_uuid: str, host: str) -> None:
+        """See the function `mark_detached`."""
+        with self._db.write() as conn:
+            mark_detached(conn, instance_uuid, host)
+
+    def mark_unmade(self, instance_uuid: str) -> None:
+        """See the function `mark_unmade`."""
+        with self._db.write() as conn:
+            mark_unmade(conn, instance_uuid)
+
+    def begin_cleaning(self, volume_id: str, host: str, *, instance_uuid: str | None, shared: bool) -> bool:
+        """See the function `begin_cleaning`."""
+        with self._db.write() as conn:
+            return begin_cleaning(conn, volume_id, host, instance_uuid=instance_uuid, shared=shared)
+
+    def end_cleaning(self, volume_id: str, host: str) -> None:
+        """See the function `end_cleaning`."""
+        with self._db.write() as conn:
+            end_cleaning(conn, volume_id, host)
 
     def place(self, volume_id: str, host: str | None, attachment_id: str | None) -> None:
         """See the function `place`."""

@@ -39,12 +39,28 @@ class VolumeStore(Protocol):
         """The attachments of an instance, in boot order, then that of the request."""
         ...
 
-    def set_volume_status(self, volume_id: str, status: str) -> None:
-        """Record what became of a volume."""
+    def mark_attached(self, attachment_ids: Sequence[str], host: str) -> None:
+        """Record where attachments are connected; their volumes are in use."""
         ...
 
-    def mark_attached(self, attachment_ids: Sequence[str], host: str | None) -> None:
-        """Record where attachments are connected; None: nowhere."""
+    def mark_detached(self, instance_uuid: str, host: str) -> None:
+        """Record that an instance's attachments are connected on this host no more; those that are elsewhere meanwhile stay so."""
+        ...
+
+    def mark_unmade(self, instance_uuid: str) -> None:
+        """Have the volumes that a build makes count as not made yet if they are nowhere. One that is connected meanwhile stays in use."""
+        ...
+
+    def begin_cleaning(self, volume_id: str, host: str, *, instance_uuid: str | None, shared: bool) -> bool:
+        """Mark that a volume's bytes on a host are being deleted, if they are left over there: it is nowhere, and nobody but
+        `instance_uuid` is about to use it; or it is elsewhere, and bytes are not `shared`. Nobody may begin to use it in between.
+
+        Raises: VolumeNotFound; VolumeError while they are being deleted on another host.
+        """
+        ...
+
+    def end_cleaning(self, volume_id: str, host: str) -> None:
+        """Take the mark away."""
         ...
 
     def place(self, volume_id: str, host: str | None, attachment_id: str | None) -> None:

@@ -23,6 +23,7 @@ volumes = Table(
     Column("metadata", Json, nullable=False),
     Column("host", String(255)),  # where its bytes are
     Column("placed_by", String(36)),  # attachment whose connecting made them
+    Column("cleaning_on", String(255)),  # host where bytes that are not its own are being deleted: none are made there meanwhile
     time_column("created_at"),
 )
 

@@ -93,10 +93,7 @@ class LocalVolumeDriver(VolumeDriver):
         if home is None:
             LOG.warning("Volume %s: its host %s is not registered any more; its file there is not deleted", volume_id, volume.host)
             return
-        try:
-            self._delete_bytes(home, volume_id)
-        except HypervisorError as error:
-            raise VolumeError(volume=volume_id, reason=error.text) from error
+        self._clean(home, volume_id)
 
     # --- On a host
 
@@ -129,14 +126,11 @@ class LocalVolumeDriver(VolumeDriver):
             if discard:
                 for attachment in attachments:
                     self._discard(host, attachment)
-            # Only what is attached here: a late cleaning of this host may meet a build that has gone on with another one.
-            attached = [attachment.id for attachment in attachments if attachment.host == host.name]
-            if attached:
-                self._volumes.mark_attached(attached, None)
-            if discard:
-                for attachment in attachments:
-                    if attachment.created_by_build and self._volumes.volume(attachment.volume_id).host is None:
-                        self._volumes.set_volume_status(attachment.volume_id, "creating")
+            # Each of these holds for what is so at its own moment: a late cleaning of this host may meet a build that goes on with another.
+            if any(attachment.host == host.name for attachment in attachments):
+                self._volumes.mark_detached(instance_uuid, host.name)
+            if discard and any(attachment.created_by_build for attachment in attachments):
+                self._volumes.mark_unmade(instance_uuid)
 
     def _discard(self, host: HostRef, attachment: Attachment) -> None:
         if attachment.host not in (None, host.name):
@@ -145,10 +139,7 @@ class LocalVolumeDriver(VolumeDriver):
         ours = volume.host == host.name and volume.placed_by == attachment.id
         # Without a host there may still be a file here, of a connect that was cut off before it could say so.
         if volume.host is None or ours:
-            try:
-                self._delete_bytes(host, volume.id)
-            except HypervisorError as error:
-                raise VolumeError(volume=volume.id, reason=error.text) from error
+            self._clean(host, volume.id)
             if ours:
                 self._volumes.place(volume.id, None, None)
 
@@ -159,22 +150,23 @@ class LocalVolumeDriver(VolumeDriver):
         """
         if lives_elsewhere and self._conf.volume.shared:
             return
-        mine = {attachment.volume_id for attachment in self._volumes.attachments_of(instance_uuid)} if instance_uuid else set()
         for volume_id in volume_ids:
-            if self._is_garbage(host, volume_id, volume_id in mine):
+            try:
+                is_marked = self._volumes.begin_cleaning(volume_id, host.name, instance_uuid=instance_uuid, shared=self._conf.volume.shared)
+            except VolumeNotFound:
+                self._clean(host, volume_id)
+                continue
+            if is_marked:
                 try:
-                    self._delete_bytes(host, volume_id)
-                except HypervisorError as error:
-                    raise VolumeError(volume=volume_id, reason=error.text) from error
+                    self._clean(host, volume_id)
+                finally:
+                    self._volumes.end_cleaning(volume_id, host.name)
 
-    def _is_garbage(self, host: HostRef, volume_id: str, is_mine: bool) -> bool:
+    def _clean(self, host: HostRef, volume_id: str) -> None:
         try:
-            volume = self._volumes.volume(volume_id)
-        except VolumeNotFound:
-            return True
-        if volume.host is None:  # another build may be making them here right now
-            return is_mine or volume.status not in ("reserved", "attaching", "in-use")
-        return volume.host != host.name and not self._conf.volume.shared
+            self._delete_bytes(host, volume_id)
+        except HypervisorError as error:
+            raise VolumeError(volume=volume_id, reason=error.text) from error
 
     def on_host(self, host: HostRef) -> list[str]:
         """Ids of the volumes that have bytes on the host.
@@ -191,6 +183,8 @@ class LocalVolumeDriver(VolumeDriver):
     def _have_bytes(self, host: HostRef, attachment: Attachment, progress: ReportProgress) -> VolumeFile:
         volume = self._volumes.volume(attachment.volume_id)
         if volume.host is None:
+            if volume.cleaning_on == host.name:  # what it deletes there would be these
+                raise VolumeConnectError(volume=volume.id, host=host.name, reason="what an earlier build left of it is being deleted there")
             made = self._make_bytes(host, volume, progress)
             self._volumes.place(volume.id, host.name, attachment.id)
             return made

@@ -397,6 +397,7 @@ def upgrade() -> None:
         sa.Column("metadata", sa.Text(), nullable=False),
         sa.Column("host", sa.String(length=255), nullable=True),
         sa.Column("placed_by", sa.String(length=36), nullable=True),
+        sa.Column("cleaning_on", sa.String(length=255), nullable=True),
         sa.Column("created_at", sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_volumes")),
     )
