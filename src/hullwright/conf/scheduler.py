@@ -18,8 +18,8 @@ OPTS = [
         default=0,
         min=0,
         help="Seconds that a build waits for room when no host fits, before it ends in ERROR with the reasons; its place in the queue is "
-        "shown meanwhile. 0: it fails at once, or within 5 s where others wait for the same. A request says otherwise by the scheduler hint "
-        "wait_for_capacity.",
+        "shown meanwhile. 0: it fails at once, or within 5 s where others wait for the same. A request says otherwise by the scheduler "
+        "hint wait_for_capacity.",
     ),
     cfg.IntOpt(
         "max_wait_for_capacity",
