@@ -161,12 +161,12 @@ def service_reason(row, spec):
 
 def plain_reason(row, have, spec, tried, known):
     """(check, reason) that a host falls for first, or None."""
+    if row.name in spec.ignore_hosts:
+        return "destination", "ignored as asked"
     wanted_host = spec.force_host or spec.requested_host
     if wanted_host and row.name != wanted_host:
         unknown = "" if wanted_host in known else " (no host of that name is registered)"
         return "destination", f"not the host asked for{unknown}"
-    if not spec.force_host and row.name in spec.ignore_hosts:
-        return "destination", "ignored as asked"
     if row.name in tried:
         return "retry", "already tried"
     if not spec.force_host and (reason := service_reason(row, spec)):

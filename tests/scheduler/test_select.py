@@ -234,6 +234,8 @@ def test_ignored_hosts_are_left_out(sqlite_db, conf):
     scheduler = Scheduler(sqlite_db, conf)
     assert scheduler.select(spec(ignore_hosts=("a", "unknown")), {}).host == "b"
     assert "2 ignored as asked" in refusal(scheduler, spec(ignore_hosts=("a", "b")), {}).text
+    assert "1 ignored as asked" in refusal(scheduler, spec(ignore_hosts=("a",), force_host="a"), {}).text, "a forced host too"
+    assert scheduler.select(spec(ignore_hosts=("a",), force_host="b"), {}).host == "b"
 
 
 def test_an_availability_zone_is_kept_to(sqlite_db, conf):
