@@ -12,7 +12,7 @@ import pytest
 
 from hullwright.objects.hosts import HostFacts, Inventory
 from hullwright.persistence import conductors, hosts
-from support.effort import scans
+from support.effort import count_calls, scans
 
 from .conftest import Api, World, activate, create
 
@@ -286,6 +286,40 @@ def test_one_host_is_found_without_going_through_all(
     assert [answer.status for answer in answers] == [200]
     assert statements >= 2
     assert [(table, text) for table, _, text in found if table in ("hosts", "inventories", "instances")] == []
+
+
+def test_a_page_of_hypervisors_reads_those_on_it(sqlite_api: Api, small_world: World) -> None:
+    with sqlite_api.db.write() as conn:
+        for number in range(2, 60):
+            hosts.register(conn, f"host{number:03}", "fake:///x", "fake")
+    few = count_calls(lambda: sqlite_api.get("/os-hypervisors/detail?limit=5"))
+    with sqlite_api.db.write() as conn:
+        for number in range(60, 600):
+            hosts.register(conn, f"host{number:03}", "fake:///x", "fake")
+    assert count_calls(lambda: sqlite_api.get("/os-hypervisors/detail?limit=5")) < 1.2 * few
+    names: list[str] = []
+    path = "/os-hypervisors?limit=250&hypervisor_hostname_pattern=host"
+    while path:
+        answer = sqlite_api.get(path).json
+        names += [each["hypervisor_hostname"] for each in answer["hypervisors"]]
+        path = next((link["href"].partition("/v2.1")[2] for link in answer.get("hypervisors_links", ())), "")
+    assert names == sorted(["host1", *(f"host{number:03}" for number in range(2, 600))])
+    assert sqlite_api.get("/os-hypervisors?marker=nope").status == 400
+    assert sqlite_api.get("/os-hypervisors?hypervisor_hostname_pattern=HOST").status == 404
+
+
+def test_zones_are_told_with_the_same_work_however_many_hosts_are_in_them(sqlite_api: Api, small_world: World) -> None:
+    def zones() -> Any:
+        return sqlite_api.get("/os-availability-zone").json["availabilityZoneInfo"]
+
+    assert zones() == [{"zoneName": "nova", "zoneState": {"available": True}, "hosts": None}]
+    few = count_calls(zones)
+    with sqlite_api.db.write() as conn:
+        hosts.disable(conn, small_world.host)
+        for number in range(2, 300):
+            hosts.register(conn, f"host{number:03}", "fake:///x", "fake", availability_zone="east")
+    assert count_calls(zones) < 1.2 * few
+    assert [(zone["zoneName"], zone["zoneState"]["available"]) for zone in zones()] == [("east", True), ("nova", False)]
 
 
 def test_limits_count_what_is_used(api: Api, host_id: str) -> None:

@@ -53,7 +53,7 @@ def get(db, name):
 def inventory(db, name):
     with db.read() as conn:
         host = hosts.get(conn, name)
-        return {item.resource_class: item for item in hosts.list_inventories(conn, host.id).get(host.id, [])}
+        return {item.resource_class: item for item in hosts.list_inventories(conn, [host.id]).get(host.id, [])}
 
 
 def eventually(condition, seconds=10.0):

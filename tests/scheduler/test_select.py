@@ -169,7 +169,7 @@ def test_a_choice_that_became_a_claim_is_counted_once(sqlite_db, conf):
             claim_first(conn, selection, spec(number).resources(), spec(number).instance_uuid, "job")
     assert refusal(scheduler, spec(3), {}).report.summary() == "0 of 1 host fit: 1 lack 512 MB memory."
     with sqlite_db.write() as conn:
-        assert hosts.list_inventories(conn, host_id)[host_id][1].used == 1024
+        assert hosts.list_inventories(conn, [host_id])[host_id][1].used == 1024
         allocations.release(conn, spec(1).instance_uuid)
     assert scheduler.select(spec(3), {}).host == "only"
 

@@ -18,6 +18,7 @@ from hullwright.objects.hosts import Host, Inventory, is_up
 from hullwright.persistence import host_pages, hosts
 from hullwright.persistence.host_pages import HostPage
 
+_PAGES_SINCE = 33
 _UUIDS_SINCE = 53  # ids are numbers before
 _BRIEF_SINCE = 88  # amounts are left to the placement API from then on
 
@@ -46,7 +47,7 @@ class Hypervisors(Resource):
         with self.context.db.read() as conn:
             host = _find(conn, hypervisor_id, minor)
             servers = host_pages.servers_of(conn, [host.name]) if self._with_servers(req) else None
-            page = host_pages.of(conn, host)
+            page = host_pages.read(conn, [host])
         send(resp, {"hypervisor": self._detail(host, page, minor, servers)})
 
     @available(until=87)
@@ -65,38 +66,22 @@ class Hypervisors(Resource):
     def _list(self, req: falcon.Request, resp: falcon.Response, *, detail: bool) -> None:
         self.require(req, "os-hypervisors")
         minor = microversion(req)
+        limit = page_limit(req, self.context.conf.api.max_limit) if minor >= _PAGES_SINCE else None
+        pattern = last(req, "hypervisor_hostname_pattern") if minor >= _UUIDS_SINCE else None
+        marker = last(req, "marker") if limit is not None else None
         with self.context.db.read() as conn:
-            page = host_pages.read(conn)
-            found = self._matching(req, page.hosts, minor)
-            more = False
-            if minor >= 33:
-                limit = page_limit(req, self.context.conf.api.max_limit)
-                kept, more = cut(self._after_marker(req, found, minor), limit)
-                found = list(kept)
+            after = None if marker is None else _marked(conn, marker, minor).name
+            hosts_found = hosts.list_all(conn, name_part=pattern, after=after, limit=None if limit is None else limit + 1)
+            if pattern is not None and marker is None and not hosts_found:
+                raise NotFound(f"No hypervisor matching '{pattern[:100]}' could be found.")
+            found, more = cut(hosts_found, len(hosts_found) if limit is None else limit)
+            page = host_pages.read(conn, None if limit is None else list(found))
             servers = host_pages.servers_of(conn, [host.name for host in found]) if self._with_servers(req) else None
         show = self._detail if detail else self._brief
         answer: dict[str, Any] = {"hypervisors": [show(host, page, minor, servers) for host in found]}
         if more:
             answer["hypervisors_links"] = Links(req, self.context.conf).next(req, _id(found[-1], minor))
         send(resp, answer)
-
-    def _matching(self, req: falcon.Request, found: list[Host], minor: int) -> list[Host]:
-        pattern = last(req, "hypervisor_hostname_pattern") if minor >= _UUIDS_SINCE else None
-        if pattern is None:
-            return found
-        matching = [host for host in found if pattern in host.name]
-        if not matching:
-            raise NotFound(f"No hypervisor matching '{pattern[:100]}' could be found.")
-        return matching
-
-    def _after_marker(self, req: falcon.Request, found: list[Host], minor: int) -> list[Host]:
-        marker = last(req, "marker")
-        if marker is None:
-            return found
-        ids = [_id(host, minor) for host in found]
-        if marker not in ids:
-            raise BadRequest(f"marker [{marker[:100]}] not found")
-        return found[ids.index(marker) + 1 :]
 
     def _with_servers(self, req: falcon.Request) -> bool:
         value = last(req, "with_servers") if microversion(req) >= _UUIDS_SINCE else None
@@ -145,6 +130,17 @@ def _find(conn: Connection, id: str, minor: int) -> Host:
     if host is None:
         raise HypervisorNotFound(id=id[:100])
     return host
+
+
+def _marked(conn: Connection, marker: str, minor: int) -> Host:
+    """The host after which a page begins.
+
+    Raises: BadRequest.
+    """
+    try:
+        return _find(conn, marker, minor)
+    except HypervisorNotFound:
+        raise BadRequest(f"marker [{marker[:100]}] not found") from None
 
 
 def _id(host: Host, minor: int) -> str:

@@ -139,8 +139,9 @@ class AvailabilityZones(Resource):
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Names, and whether some host of each takes builds."""
         self.require(req, "os-availability-zone:list")
-        zones = self._zones()
-        send(resp, {"availabilityZoneInfo": [_zone(name, members, None) for name, members in zones.items()]})
+        with self.context.db.read() as conn:
+            zones = hosts.list_zones(conn)
+        send(resp, {"availabilityZoneInfo": [_zone(name, available, None) for name, available in zones.items()]})
 
     def on_get_detail(self, req: falcon.Request, resp: falcon.Response) -> None:
         """With hosts, and conductors in a zone of their own."""
@@ -158,7 +159,7 @@ class AvailabilityZones(Resource):
                 }
                 for host in members
             }
-            shown.append(_zone(name, members, services))
+            shown.append(_zone(name, any(host.takes_builds for host in members), services))
         with self.context.db.read() as conn:
             internal = {
                 row["hostname"]: {
@@ -171,7 +172,7 @@ class AvailabilityZones(Resource):
                 for row in conductors.list_all(conn)
             }
         if internal:
-            shown.append({"zoneName": _INTERNAL_ZONE, "zoneState": {"available": True}, "hosts": internal})
+            shown.append(_zone(_INTERNAL_ZONE, True, internal))
         send(resp, {"availabilityZoneInfo": shown})
 
     def _zones(self) -> dict[str, list[Host]]:
@@ -182,5 +183,5 @@ class AvailabilityZones(Resource):
         return dict(sorted(zones.items()))
 
 
-def _zone(name: str, members: list[Host], services: Mapping[str, Any] | None) -> dict[str, Any]:
-    return {"zoneName": name, "zoneState": {"available": any(host.takes_builds for host in members)}, "hosts": services}
+def _zone(name: str, available: bool, services: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {"zoneName": name, "zoneState": {"available": available}, "hosts": services}

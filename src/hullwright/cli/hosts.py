@@ -63,7 +63,7 @@ class HostCommand(LocalCommand):
         """All that is known of a host."""
         with database.read() as reading:
             host = hosts.get(reading, name)
-            inventories = hosts.list_inventories(reading, host.id).get(host.id, [])
+            inventories = hosts.list_inventories(reading, [host.id]).get(host.id, [])
         row: dict[str, Any] = {
             "Name": host.name,
             "URI": host.uri,

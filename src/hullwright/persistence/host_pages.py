@@ -22,24 +22,18 @@ class HostPage:
     instances: Mapping[str, int]  # living ones, by host name
 
 
-def read(conn: Connection) -> HostPage:
-    """All hosts by name."""
-    counts = (
-        sa.select(instances.c.host, sa.func.count())
-        .where(instances.c.deleted_at.is_(None), instances.c.host.is_not(None))
-        .group_by(instances.c.host)
-    )
+def read(conn: Connection, found: list[Host] | None = None) -> HostPage:
+    """These hosts, or all by name."""
+    counts = sa.select(instances.c.host, sa.func.count()).where(instances.c.deleted_at.is_(None)).group_by(instances.c.host)
+    if found is None:
+        chosen, ids = instances.c.host.is_not(None), None
+    else:
+        chosen, ids = instances.c.host.in_([host.name for host in found]), [host.id for host in found]
     return HostPage(
-        hosts=hosts.list_all(conn),
-        inventories=hosts.list_inventories(conn),
-        instances={str(name): count for name, count in conn.execute(counts)},
+        hosts=hosts.list_all(conn) if found is None else found,
+        inventories=hosts.list_inventories(conn, ids),
+        instances={str(name): count for name, count in conn.execute(counts.where(chosen))},
     )
-
-
-def of(conn: Connection, host: Host) -> HostPage:
-    """One host."""
-    living = sa.select(sa.func.count()).where(instances.c.deleted_at.is_(None), instances.c.host == host.name)
-    return HostPage([host], hosts.list_inventories(conn, host.id), {host.name: conn.scalar(living) or 0})
 
 
 def servers_of(conn: Connection, names: list[str]) -> dict[str, list[tuple[str, str]]]:

@@ -22,6 +22,7 @@ from hullwright.persistence.models.changes import NextChange
 from hullwright.persistence.models.groups import aggregate_hosts, aggregates
 from hullwright.persistence.models.hosts import allocations, hosts, inventories, removed_hosts
 from hullwright.persistence.models.volumes import volumes
+from hullwright.persistence.patterns import holds
 
 _host_columns = [hosts.c[name] for name in Host.__dataclass_fields__]
 _next_generation = {"generation": hosts.c.generation + 1}
@@ -91,16 +92,28 @@ def has_zone(conn: Connection, zone: str) -> bool:
     return conn.execute(sa.select(hosts.c.id).where(hosts.c.availability_zone == zone).limit(1)).first() is not None
 
 
-def list_all(conn: Connection) -> list[Host]:
-    """All hosts, by name."""
-    return [_host(row) for row in conn.execute(sa.select(*_host_columns).order_by(hosts.c.name))]
+def list_all(conn: Connection, *, name_part: str | None = None, after: str | None = None, limit: int | None = None) -> list[Host]:
+    """Hosts by name: those whose names hold `name_part` and come after the name `after`, at most `limit`."""
+    query = sa.select(*_host_columns).order_by(hosts.c.name).limit(limit)
+    if name_part is not None:
+        query = query.where(holds(hosts.c.name, name_part))
+    if after is not None:
+        query = query.where(hosts.c.name > after)
+    return [_host(row) for row in conn.execute(query)]
 
 
-def list_inventories(conn: Connection, host_id: int | None = None) -> dict[int, list[Inventory]]:
-    """Host id -> what it has, of one host or of all."""
+def list_zones(conn: Connection) -> dict[str, bool]:
+    """Availability zone -> whether some host of it takes builds, by name."""
+    takes_builds = sa.func.max(sa.case((sa.and_(hosts.c.enabled, hosts.c.quarantined_at.is_(None)), 1), else_=0))
+    zones = sa.select(hosts.c.availability_zone, takes_builds).group_by(hosts.c.availability_zone).order_by(hosts.c.availability_zone)
+    return {zone: bool(any_takes) for zone, any_takes in conn.execute(zones)}
+
+
+def list_inventories(conn: Connection, host_ids: Collection[int] | None = None) -> dict[int, list[Inventory]]:
+    """Host id -> what it has, of these hosts or of all."""
     query = sa.select(inventories).order_by(inventories.c.host_id, inventories.c.resource_class)
-    if host_id is not None:
-        query = query.where(inventories.c.host_id == host_id)
+    if host_ids is not None:
+        query = query.where(inventories.c.host_id.in_(host_ids))
     found: dict[int, list[Inventory]] = {}
     for row in conn.execute(query):
         found.setdefault(row.host_id, []).append(Inventory(row.resource_class, row.total, row.reserved, row.allocation_ratio, row.used))
@@ -245,7 +258,7 @@ def record_silence(conn: Connection, name: str, error: str, *, at: float | None 
 
 def set_inventory(conn: Connection, host_id: int, wanted: Iterable[Inventory]) -> None:
     """Say what a host has of some resources. What is used of them stays, even when it is more than there is now."""
-    known = {inventory.resource_class: inventory for inventory in list_inventories(conn, host_id).get(host_id, [])}
+    known = {inventory.resource_class: inventory for inventory in list_inventories(conn, [host_id]).get(host_id, [])}
     for inventory in wanted:
         values = {"total": inventory.total, "reserved": inventory.reserved, "allocation_ratio": inventory.allocation_ratio}
         before = known.get(inventory.resource_class)

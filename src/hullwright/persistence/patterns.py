@@ -10,9 +10,11 @@ from functools import lru_cache
 from typing import Any
 
 import re2
+import sqlalchemy as sa
 
 LONGEST_PATTERN = 255  # characters
 
+_SPECIAL = frozenset(r".^$*+?{}[]\|()")
 _OPTIONS = re2.Options()
 _OPTIONS.log_errors = False  # what is wrong with a user's pattern is told to the user
 
@@ -35,3 +37,18 @@ def compiled(pattern: str) -> Any:
 def search(pattern: str, text: str | None) -> bool | None:
     """Whether some part of `text` matches: SQLite's REGEXP. NULL for NULL."""
     return None if text is None else compiled(pattern).search(text) is not None
+
+
+def matches(column: sa.Column[Any], pattern: str) -> sa.ColumnElement[bool]:
+    """Condition: a text column holds a match of the pattern."""
+    if _SPECIAL.isdisjoint(pattern):
+        return holds(column, pattern)
+    found: sa.ColumnElement[bool] = column.regexp_match(pattern)
+    return found
+
+
+def holds(column: sa.Column[Any], text: str) -> sa.ColumnElement[bool]:
+    """Condition: a text column holds exactly this text somewhere."""
+    # Not LIKE: SQLite's ignores case. `replace` is the same in all databases.
+    plain = sa.type_coerce(column, sa.Text)
+    return sa.func.replace(plain, text, "") != plain

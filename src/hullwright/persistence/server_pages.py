@@ -17,7 +17,7 @@ from hullwright.objects.instances import Fault
 from hullwright.objects.networks import Port
 from hullwright.objects.states import OPEN_JOB_STATES, VmState
 from hullwright.objects.volumes import Attachment
-from hullwright.persistence import faults, ports, volumes
+from hullwright.persistence import faults, patterns, ports, volumes
 from hullwright.persistence.models.hosts import hosts
 from hullwright.persistence.models.instances import instances
 from hullwright.persistence.models.jobs import jobs
@@ -53,8 +53,6 @@ COLUMNS = {
     "uuid": "uuid",
     "vm_state": "vm_state",
 }
-
-_SPECIAL = frozenset(r".^$*+?{}[]\|()")
 
 
 @dataclass(frozen=True)
@@ -182,7 +180,7 @@ def in_states(states: Iterable[tuple[str, Sequence[str | None]]]) -> sa.ColumnEl
 
 def matches(name: str, pattern: str) -> sa.ColumnElement[bool]:
     """A text column, by the API's name, holds a match of the regular expression."""
-    return _search(instances.c[COLUMNS[name]], pattern)
+    return patterns.matches(instances.c[COLUMNS[name]], pattern)
 
 
 def has_address(pattern: str, version: int) -> sa.ColumnElement[bool]:
@@ -191,30 +189,17 @@ def has_address(pattern: str, version: int) -> sa.ColumnElement[bool]:
     owners = (
         sa.select(port_table.c.device_id)
         .join(addresses, addresses.c.port_id == port_table.c.id)
-        .where(kind if version == 6 else ~kind, _search(addresses.c.address, pattern), port_table.c.device_id.is_not(None))
+        .where(kind if version == 6 else ~kind, patterns.matches(addresses.c.address, pattern), port_table.c.device_id.is_not(None))
     )
     return instances.c.uuid.in_(owners)
 
 
-def _search(column: sa.Column[Any], pattern: str) -> sa.ColumnElement[bool]:
-    if _SPECIAL.isdisjoint(pattern):
-        return _holds(column, pattern)
-    found: sa.ColumnElement[bool] = column.regexp_match(pattern)
-    return found
-
-
 def has_tag(tag: str) -> sa.ColumnElement[bool]:
     """Carries the tag. Tags are a JSON list as text, in which a quoted tag stands nowhere but as an element."""
-    return _holds(instances.c.tags, orjson.dumps(tag).decode())
+    return patterns.holds(instances.c.tags, orjson.dumps(tag).decode())
 
 
 def has_metadata(key: str, value: str) -> sa.ColumnElement[bool]:
     """Has the metadata item. Like tags: a quoted pair stands nowhere but as a member."""
     pair = orjson.dumps({key: value}).decode()
-    return _holds(instances.c.metadata, pair[1:-1])
-
-
-def _holds(column: sa.Column[Any], text: str) -> sa.ColumnElement[bool]:
-    # Not LIKE: SQLite's ignores case. `replace` is the same in all databases.
-    plain = sa.type_coerce(column, sa.Text)
-    return sa.func.replace(plain, text, "") != plain
+    return patterns.holds(instances.c.metadata, pair[1:-1])
