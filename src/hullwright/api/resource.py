@@ -1,4 +1,4 @@
-"""What all compute resources share: the parts, the answer as JSON, finding the server that a path names."""
+"""What all resources share: the parts, the answer as JSON; and what those of compute do, finding the server that a path names."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ from hullwright.api.builds.views import brief_view, build_view, event_view, is_a
 from hullwright.api.context import ApiContext, Caller, caller
 from hullwright.api.errors import HttpError
 from hullwright.api.queries import boolean, every, integer, next_query
+from hullwright.api.resource import Resource, send
 from hullwright.conf.conductor import step_limit_seconds
 from hullwright.objects.builds import Job
 from hullwright.objects.states import JobState
@@ -35,13 +36,8 @@ def visible(conn: Connection, who: Caller, id: str) -> tuple[Job, Server | None]
     return found
 
 
-class Builds:
+class Builds(Resource):
     """GET /v1/builds."""
-
-    def __init__(self, context: ApiContext) -> None:
-        """Keep the parts."""
-        self._db = context.db
-        self._max_limit = context.conf.api.max_limit
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Builds, newest first. `kind=all` lists other work on servers and volumes too; `waiting=true` only what waits for room."""
@@ -52,8 +48,8 @@ class Builds:
                 raise HttpError(400, f"Invalid state '{state}': use one of {', '.join(JobState)}.")
         kinds = every(req, "kind") or ["build_instance"]
         limit = integer(req, "limit")
-        limit = min(_DEFAULT_LIMIT if limit is None else limit, self._max_limit)
-        with self._db.read() as conn:
+        limit = min(_DEFAULT_LIMIT if limit is None else limit, self.context.conf.api.max_limit)
+        with self.context.db.read() as conn:
             before_id = None
             if marker := req.get_param("marker"):
                 before_id = visible(conn, who, marker)[0].id
@@ -71,21 +67,21 @@ class Builds:
         body: dict[str, Any] = {"builds": [brief_view(job, server, places.get(job.id)) for job, server in found[:limit]], "next": None}
         if len(found) > limit > 0:
             body["next"] = f"/v1/builds?{next_query(req, found[limit - 1][0].uuid)}"
-        resp.media = body
+        send(resp, body)
 
 
-class BuildItem:
+class BuildItem(Resource):
     """GET /v1/builds/{build_id}."""
 
     def __init__(self, context: ApiContext) -> None:
         """Keep the parts."""
-        self._db = context.db
+        super().__init__(context)
         self._limit_seconds = functools.partial(step_limit_seconds, context.conf.conductor)
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, build_id: str) -> None:
         """All of a build. `build_id` may be a server's id and then means its newest build."""
         who = caller(req)
-        with self._db.read() as conn:
+        with self.context.db.read() as conn:
             job, server = visible(conn, who, build_id)
             fault = faults.latest(conn, job.instance_uuid) if job.instance_uuid else None
             if fault is not None and fault.created_at < job.created_at:
@@ -101,48 +97,51 @@ class BuildItem:
                 limit_seconds=self._limit_seconds,
                 admin=who.is_admin,
             )
-        resp.media = {"build": view}
+        send(resp, {"build": view})
 
 
-class BuildEvents:
+class BuildEvents(Resource):
     """GET /v1/builds/{build_id}/events."""
 
     def __init__(self, context: ApiContext, streams: Streams) -> None:
         """Keep the parts."""
-        self._db = context.db
+        super().__init__(context)
         self._streams = streams
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, build_id: str) -> None:
         """The events behind number `after`; as a stream, for those who accept nothing else."""
         if (req.accept or "").split(";")[0].strip() == MEDIA_TYPE:
-            _stream(self._db, self._streams, req, resp, build_id)
+            _stream(self.context.db, self._streams, req, resp, build_id)
             return
         after = integer(req, "after") or 0
         limit = integer(req, "limit")
         admin = caller(req).is_admin
-        with self._db.read() as conn:
+        with self.context.db.read() as conn:
             job, _ = visible(conn, caller(req), build_id)
             found = events.list_since(conn, job.uuid, after, _MAX_EVENTS if limit is None else min(limit, _MAX_EVENTS))
-        resp.media = {
-            "events": [event_view(event, admin=admin) for event in found],
-            "last_seq": found[-1].seq if found else after,
-            "state": job.state,
-            "at_rest": is_at_rest(job.state),
-            "progress": job.progress,
-        }
+        send(
+            resp,
+            {
+                "events": [event_view(event, admin=admin) for event in found],
+                "last_seq": found[-1].seq if found else after,
+                "state": job.state,
+                "at_rest": is_at_rest(job.state),
+                "progress": job.progress,
+            },
+        )
 
 
-class BuildStream:
+class BuildStream(Resource):
     """GET /v1/builds/{build_id}/stream."""
 
     def __init__(self, context: ApiContext, streams: Streams) -> None:
         """Keep the parts."""
-        self._db = context.db
+        super().__init__(context)
         self._streams = streams
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, build_id: str) -> None:
         """What happens, as it happens."""
-        _stream(self._db, self._streams, req, resp, build_id)
+        _stream(self.context.db, self._streams, req, resp, build_id)
 
 
 def _stream(db: Any, streams: Streams, req: falcon.Request, resp: falcon.Response, build_id: str) -> None:

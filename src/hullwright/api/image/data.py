@@ -15,6 +15,7 @@ import falcon
 from hullwright.api.context import ApiContext, caller
 from hullwright.api.errors import HttpError
 from hullwright.api.image.access import changeable, visible
+from hullwright.api.resource import Resource
 from hullwright.drivers.image.local.store import ImageDirectory
 from hullwright.drivers.image_format import HEAD_BYTES, ImageFacts, inspect
 from hullwright.objects.errors import ImageTooLarge, ImageUnacceptable, ImageUploadConflict
@@ -30,12 +31,12 @@ _CHUNK_BYTES = 1 << 20
 _DRAIN_BYTES = 256 << 20
 
 
-class ImageData:
+class ImageData(Resource):
     """PUT and GET /v2/images/{image_id}/file."""
 
     def __init__(self, context: ApiContext, directory: ImageDirectory) -> None:
         """Keep the parts."""
-        self._db = context.db
+        super().__init__(context)
         self._directory = directory
         self._max_bytes = context.conf.image.max_size_gb << 30
 
@@ -44,7 +45,7 @@ class ImageData:
         if (req.content_type or "").partition(";")[0].strip() != "application/octet-stream":
             raise HttpError(415, "The body must be application/octet-stream.")
         began_at = now()
-        with self._db.write() as conn:
+        with self.context.db.write() as conn:
             image = changeable(conn, caller(req), image_id)
             if not image.disk_format or not image.container_format:
                 raise HttpError(400, "Properties disk_format, container_format must be set prior to saving data.")
@@ -62,7 +63,7 @@ class ImageData:
             if not isinstance(error, OSError):
                 upload.drain()
             raise
-        with self._db.write() as conn:
+        with self.context.db.write() as conn:
             done = images.end_upload(
                 conn,
                 image_id,
@@ -80,7 +81,7 @@ class ImageData:
             raise HttpError(410, f"Image {image_id} was deleted while its bytes arrived.")
         if not done:
             raise ImageUploadConflict(id=image_id)
-        resp.status = falcon.HTTP_204
+        resp.status = 204
 
     def _check(self, upload: _Upload, image: Image, size_bytes: int) -> ImageFacts:
         """Look at what arrived; leave no bytes that may not be used."""
@@ -97,17 +98,17 @@ class ImageData:
         if isinstance(error, ImageUnacceptable):
             changes = {"status": "killed", "properties": {**image.properties, REFUSED: error.text}}
         LOG.warning("upload of image %s ended %s: %s", image.id, changes["status"], error)
-        with self._db.write() as conn:
+        with self.context.db.write() as conn:
             images.end_upload(conn, image.id, began_at, **changes, updated_at=now())
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, image_id: str) -> None:
         """Give the bytes; with a Range header those asked for."""
-        with self._db.read() as conn:
+        with self.context.db.read() as conn:
             image = visible(conn, caller(req), image_id)
         if image.status == "deactivated" and not caller(req).is_admin:
             raise HttpError(403, "The requested image has been deactivated. Image data download is forbidden.")
         if image.status in ("queued", "saving", "killed"):
-            resp.status = falcon.HTTP_204
+            resp.status = 204
             return
         first, last = _asked(req, image.size_bytes)
         resp.content_type = "application/octet-stream"
@@ -115,7 +116,7 @@ class ImageData:
         if image.checksum_md5:
             resp.set_header("Content-MD5", image.checksum_md5)
         if req.range is not None:
-            resp.status = falcon.HTTP_206
+            resp.status = 206
             resp.content_range = (first, last, image.size_bytes)
         chunks = self._directory.open_at(image_id, first)
         resp.set_stream(_limited(chunks, last - first + 1), last - first + 1)

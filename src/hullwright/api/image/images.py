@@ -17,6 +17,7 @@ from hullwright.api.image.schemas import PROPERTY, READ_ONLY, UUID, WRITABLE
 from hullwright.api.image.views import image_view
 from hullwright.api.json_body import read_json
 from hullwright.api.queries import MAX_BIG_INTEGER, MAX_INTEGER, boolean, every, integer, next_query, page_of
+from hullwright.api.resource import Resource, send
 from hullwright.api.times import moment
 from hullwright.drivers.image.local.store import ImageDirectory
 from hullwright.objects.images import Image
@@ -34,22 +35,18 @@ _KNOWN = {*_MATCHED, *READ_ONLY, *WRITABLE, "limit", "marker", "sort", "sort_key
 _KNOWN |= {"member_status", "is_public"}
 
 
-class Images:
+class Images(Resource):
     """GET and POST /v2/images."""
-
-    def __init__(self, context: ApiContext) -> None:
-        """Keep the parts."""
-        self._context = context
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """A page of the images that the caller may see and the query describes."""
-        page = page_of(req, self._context.conf.api.max_limit, _SORTABLE, default=("created_at", True), default_limit=_DEFAULT_LIMIT)
+        page = page_of(req, self.context.conf.api.max_limit, _SORTABLE, default=("created_at", True), default_limit=_DEFAULT_LIMIT)
         where = listable(caller(req), req.get_param("visibility")) + _filters(req)
         wanted_tags = set(every(req, "tag"))
         wanted = {name: value for name, value in req.params.items() if name not in _KNOWN}
         # Tags and properties are not columns: with such a filter the rest of the list is read, then cut.
         by_content = bool(wanted_tags or wanted)
-        with self._context.db.read() as conn:
+        with self.context.db.read() as conn:
             try:
                 found = images.list_all(conn, where=where, sort=page.sort, marker=page.marker, limit=None if by_content else page.limit + 1)
             except LookupError:
@@ -67,11 +64,11 @@ class Images:
         }
         if len(found) > page.limit > 0:
             body["next"] = f"/v2/images?{next_query(req, found[page.limit - 1].id)}"
-        resp.media = body
+        send(resp, body)
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """A record without bytes yet."""
-        given = _CREATE.check(_without_read_only(read_json(req, self._context.conf)))
+        given = _CREATE.check(_without_read_only(read_json(req, self.context.conf)))
         who = caller(req)
         at = now()
         owner = given.get("owner", who.project_id)
@@ -95,33 +92,32 @@ class Images:
             created_at=at,
             updated_at=at,
         )
-        with self._context.db.write() as conn:
+        with self.context.db.write() as conn:
             if images.exists(conn, image.id):
                 raise HttpError(409, f"Image ID {image.id} already exists!")
             images.create(conn, image)
-        resp.status = falcon.HTTP_201
         resp.location = f"/image/v2/images/{image.id}"
-        resp.media = image_view(image)
+        send(resp, image_view(image), 201)
 
 
-class ImageItem:
+class ImageItem(Resource):
     """GET, PATCH and DELETE /v2/images/{image_id}."""
 
     def __init__(self, context: ApiContext, directory: ImageDirectory) -> None:
         """Keep the parts."""
-        self._context = context
+        super().__init__(context)
         self._directory = directory
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, image_id: str) -> None:
         """The image."""
-        with self._context.db.read() as conn:
-            resp.media = image_view(visible(conn, caller(req), image_id))
+        with self.context.db.read() as conn:
+            send(resp, image_view(visible(conn, caller(req), image_id)))
 
     def on_patch(self, req: falcon.Request, resp: falcon.Response, image_id: str) -> None:
         """Change attributes; answers the whole image."""
-        operations = read_json(req, self._context.conf, patches.MEDIA_TYPES)
+        operations = read_json(req, self.context.conf, patches.MEDIA_TYPES)
         who = caller(req)
-        with self._context.db.write() as conn:
+        with self.context.db.write() as conn:
             image = changeable(conn, who, image_id)
             changes = patches.changes_of(image, operations)
             if changes.get("visibility", image.visibility) != image.visibility:
@@ -131,15 +127,15 @@ class ImageItem:
             if changes:
                 images.update(conn, image_id, **changes)
             image = images.get(conn, image_id)
-        resp.media = image_view(image)
+        send(resp, image_view(image))
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response, image_id: str) -> None:
         """Delete the record, then the bytes: bytes without a record are garbage, a record without bytes would be a lie."""
-        with self._context.db.write() as conn:
+        with self.context.db.write() as conn:
             changeable(conn, caller(req), image_id)
             images.delete(conn, image_id)
         self._directory.delete(image_id)
-        resp.status = falcon.HTTP_204
+        resp.status = 204
 
 
 def _without_read_only(given: Any) -> Any:

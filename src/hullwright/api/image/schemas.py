@@ -7,6 +7,7 @@ from typing import Any
 import falcon
 
 from hullwright.api.image.access import VISIBILITIES
+from hullwright.api.resource import send
 
 DISK_FORMATS = ("qcow2", "raw", "aki", "ari", "ami")
 CONTAINER_FORMATS = ("bare", "aki", "ari", "ami")
@@ -68,17 +69,20 @@ class Schemas:
     def on_get(self, req: falcon.Request, resp: falcon.Response, name: str) -> None:
         """The schema of an image or of a list of them."""
         if name == "image":
-            resp.media = image_schema()
+            send(resp, image_schema())
         elif name == "images":
-            resp.media = {
-                "name": "images",
-                "properties": {
-                    "images": {"type": "array", "items": image_schema()},
-                    "first": {"type": "string"},
-                    "next": {"type": "string"},
-                    "schema": {"type": "string"},
+            send(
+                resp,
+                {
+                    "name": "images",
+                    "properties": {
+                        "images": {"type": "array", "items": image_schema()},
+                        "first": {"type": "string"},
+                        "next": {"type": "string"},
+                        "schema": {"type": "string"},
+                    },
+                    "links": [{"rel": "first", "href": "{first}"}, {"rel": "next", "href": "{next}"}],
                 },
-                "links": [{"rel": "first", "href": "{first}"}, {"rel": "next", "href": "{next}"}],
-            }
+            )
         else:
             raise falcon.HTTPNotFound

@@ -6,7 +6,8 @@ from typing import Any
 
 import falcon
 
-from hullwright.api.context import ApiContext, base_url
+from hullwright.api.context import base_url
+from hullwright.api.resource import Resource, send
 
 _UPDATED = "2026-01-01T00:00:00-00:00"
 _EXTENSIONS = {
@@ -24,35 +25,30 @@ _EXTENSIONS = {
 }
 
 
-class Versions:
+class Versions(Resource):
     """GET /network."""
-
-    def __init__(self, context: ApiContext) -> None:
-        """Keep the parts."""
-        self._context = context
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """The one version."""
-        href = f"{base_url(req, self._context.conf)}/network/v2.0/"
-        resp.media = {"versions": [{"id": "v2.0", "status": "CURRENT", "links": [{"rel": "self", "href": href}]}]}
+        href = f"{base_url(req, self.context.conf)}/network/v2.0/"
+        send(resp, {"versions": [{"id": "v2.0", "status": "CURRENT", "links": [{"rel": "self", "href": href}]}]})
 
 
-class Resources:
+class Resources(Resource):
     """GET /network/v2.0."""
-
-    def __init__(self, context: ApiContext) -> None:
-        """Keep the parts."""
-        self._context = context
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """The collections."""
-        base = f"{base_url(req, self._context.conf)}/network/v2.0"
-        resp.media = {
-            "resources": [
-                {"name": name, "collection": f"{name}s", "links": [{"rel": "self", "href": f"{base}/{name}s"}]}
-                for name in ("network", "subnet", "port")
-            ]
-        }
+        base = f"{base_url(req, self.context.conf)}/network/v2.0"
+        send(
+            resp,
+            {
+                "resources": [
+                    {"name": name, "collection": f"{name}s", "links": [{"rel": "self", "href": f"{base}/{name}s"}]}
+                    for name in ("network", "subnet", "port")
+                ]
+            },
+        )
 
 
 class Extensions:
@@ -60,7 +56,7 @@ class Extensions:
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """All of them."""
-        resp.media = {"extensions": [_view(alias) for alias in _EXTENSIONS]}
+        send(resp, {"extensions": [_view(alias) for alias in _EXTENSIONS]})
 
 
 class ExtensionItem:
@@ -70,7 +66,7 @@ class ExtensionItem:
         """One."""
         if alias not in _EXTENSIONS:
             raise falcon.HTTPNotFound
-        resp.media = {"extension": _view(alias)}
+        send(resp, {"extension": _view(alias)})
 
 
 def _view(alias: str) -> dict[str, Any]:

@@ -13,10 +13,11 @@ import falcon
 from sqlalchemy.engine import Connection
 
 from hullwright.api.bodies import BOOLEAN, TEXT, TEXT_OR_NULL, Body, only
-from hullwright.api.context import ApiContext, Caller, caller, request_id
+from hullwright.api.context import Caller, caller, request_id
 from hullwright.api.errors import HttpError
 from hullwright.api.network.listing import Listing, show
 from hullwright.api.network.views import BRIDGE, MODE, network_view
+from hullwright.api.resource import Resource, send
 from hullwright.objects.errors import Forbidden, NetworkNotFound
 from hullwright.objects.networks import Network
 from hullwright.persistence import networks
@@ -75,28 +76,29 @@ def changeable(conn: Connection, who: Caller, network_id: str) -> Network:
     return network
 
 
-class Networks:
+class Networks(Resource):
     """GET and POST /v2.0/networks."""
-
-    def __init__(self, context: ApiContext) -> None:
-        """Keep the parts."""
-        self._context = context
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """A page of the networks that the caller may see."""
         who = caller(req)
         mine = [] if who.is_admin else [networks.usable_by(who.project_id)]
-        with self._context.db.read() as conn:
-            resp.media = _LISTING.answer(
-                req,
-                self._context,
-                lambda where, page, limit: networks.list_all(conn, where=[*where, *mine], sort=page.sort, marker=page.marker, limit=limit),
-                lambda network: network_view(network, admin=who.is_admin),
+        with self.context.db.read() as conn:
+            send(
+                resp,
+                _LISTING.answer(
+                    req,
+                    self.context,
+                    lambda where, page, limit: networks.list_all(
+                        conn, where=[*where, *mine], sort=page.sort, marker=page.marker, limit=limit
+                    ),
+                    lambda network: network_view(network, admin=who.is_admin),
+                ),
             )
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """A new network, carried as `hullwright:mode` says; a flat one is a bridge that the hosts have."""
-        given = _CREATE.read(req, self._context.conf)
+        given = _CREATE.read(req, self.context.conf)
         who = caller(req)
         mode, bridge = _carriage(given)
         project_id = given.get("project_id") or given.get("tenant_id") or who.project_id
@@ -115,31 +117,26 @@ class Networks:
             project_id=project_id,
             created_at=now(),
         )
-        with self._context.db.write() as conn:
+        with self.context.db.write() as conn:
             networks.create(conn, network)
-        resp.status = falcon.HTTP_201
-        resp.media = {"network": network_view(network, admin=who.is_admin)}
+        send(resp, {"network": network_view(network, admin=who.is_admin)}, 201)
 
 
-class NetworkItem:
+class NetworkItem(Resource):
     """GET, PUT and DELETE /v2.0/networks/{network_id}."""
-
-    def __init__(self, context: ApiContext) -> None:
-        """Keep the parts."""
-        self._context = context
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, network_id: str) -> None:
         """The network."""
-        with self._context.db.read() as conn:
+        with self.context.db.read() as conn:
             network = visible(conn, caller(req), network_id)
-        resp.media = show(req, "network", network_view(network, admin=caller(req).is_admin))
+        send(resp, show(req, "network", network_view(network, admin=caller(req).is_admin)))
 
     def on_put(self, req: falcon.Request, resp: falcon.Response, network_id: str) -> None:
         """Change it."""
-        given = _UPDATE.read(req, self._context.conf)
+        given = _UPDATE.read(req, self.context.conf)
         who = caller(req)
         columns = {"name": "name", "description": "description", "shared": "shared", "mtu": "mtu", "port_security_enabled": "port_security"}
-        with self._context.db.write() as conn:
+        with self.context.db.write() as conn:
             network = changeable(conn, who, network_id)
             if given.get("shared", network.shared) != network.shared and not who.is_admin:
                 raise HttpError(403, "Only an administrator may share a network.")
@@ -148,14 +145,14 @@ class NetworkItem:
                 changes["mtu"] = _mtu(changes["mtu"])
             networks.update(conn, network_id, **changes)
             network = networks.get(conn, network_id)
-        resp.media = {"network": network_view(network, admin=who.is_admin)}
+        send(resp, {"network": network_view(network, admin=who.is_admin)})
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response, network_id: str) -> None:
         """Delete it with its subnets, unless it has ports; hosts are told by a job."""
-        with self._context.db.read() as conn:
+        with self.context.db.read() as conn:
             changeable(conn, caller(req), network_id)
-        self._context.client.delete_network(network_id, request_id(req))
-        resp.status = falcon.HTTP_204
+        self.context.client.delete_network(network_id, request_id(req))
+        resp.status = 204
 
 
 def _mtu(given: int | str) -> int:

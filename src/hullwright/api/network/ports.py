@@ -12,13 +12,14 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from hullwright.api.bodies import BOOLEAN, TEXT, TEXT_OR_NULL, Body, only
-from hullwright.api.context import ApiContext, Caller, caller
+from hullwright.api.context import Caller, caller
 from hullwright.api.errors import HttpError
 from hullwright.api.network.listing import Listing, show
 from hullwright.api.network.networks import visible as visible_network
 from hullwright.api.network.security_groups import default_group_id
 from hullwright.api.network.views import port_view
 from hullwright.api.queries import PageRequest, every
+from hullwright.api.resource import Resource, send
 from hullwright.api.schemas.parts import UUID
 from hullwright.objects.errors import PortNotFound
 from hullwright.objects.networks import FixedIp, Port
@@ -76,12 +77,8 @@ def _visible(conn: Connection, who: Caller, port_id: str) -> Port:
     raise PortNotFound(id=port_id)
 
 
-class Ports:
+class Ports(Resource):
     """GET and POST /v2.0/ports."""
-
-    def __init__(self, context: ApiContext) -> None:
-        """Keep the parts."""
-        self._context = context
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """A page of the caller's ports; of all, for an administrator."""
@@ -89,7 +86,7 @@ class Ports:
         mine = [] if who.is_admin else [ports.of_project(who.project_id)]
         by_address = _address_filter(req)
         secured: dict[str, bool] = {}
-        with self._context.db.read() as conn:
+        with self.context.db.read() as conn:
 
             def read(where: list[sa.ColumnElement[bool]], page: PageRequest, limit: int | None) -> list[Port]:
                 found = ports.list_all(conn, where=[*where, *mine, *by_address], sort=page.sort, marker=page.marker, limit=limit)
@@ -99,11 +96,11 @@ class Ports:
             def view(port: Port) -> dict[str, Any]:
                 return port_view(port, port_security=secured.get(port.network_id, True), admin=who.is_admin)
 
-            resp.media = _LISTING.answer(req, self._context, read, view)
+            send(resp, _LISTING.answer(req, self.context, read, view))
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """A new port with its addresses: those asked for, else one of each IP version; an empty list means none."""
-        given = _CREATE.read(req, self._context.conf)
+        given = _CREATE.read(req, self.context.conf)
         who = caller(req)
         project_id = given.get("project_id") or given.get("tenant_id") or who.project_id
         if not who.is_admin and project_id != who.project_id:
@@ -119,35 +116,30 @@ class Ports:
             created_at=now(),
         )
         _check_fixed_settings(given, project_id)
-        with self._context.db.write() as conn:
+        with self.context.db.write() as conn:
             network = visible_network(conn, who, wanted.network_id)
             _check_security(given, network.port_security)
             pools = ports.lock_networks(conn, [network.id])[network.id]
             port = ports.create(conn, wanted, pools, addresses_by_default="fixed_ips" not in given)
-        resp.status = falcon.HTTP_201
-        resp.media = {"port": port_view(port, port_security=network.port_security, admin=who.is_admin)}
+        send(resp, {"port": port_view(port, port_security=network.port_security, admin=who.is_admin)}, 201)
 
 
-class PortItem:
+class PortItem(Resource):
     """GET, PUT and DELETE /v2.0/ports/{port_id}."""
-
-    def __init__(self, context: ApiContext) -> None:
-        """Keep the parts."""
-        self._context = context
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, port_id: str) -> None:
         """The port."""
         who = caller(req)
-        with self._context.db.read() as conn:
+        with self.context.db.read() as conn:
             port = _visible(conn, who, port_id)
             secured = networks.port_security_of(conn, [port.network_id])[port.network_id]
-        resp.media = show(req, "port", port_view(port, port_security=secured, admin=who.is_admin))
+        send(resp, show(req, "port", port_view(port, port_security=secured, admin=who.is_admin)))
 
     def on_put(self, req: falcon.Request, resp: falcon.Response, port_id: str) -> None:
         """Change it. The addresses of a server's port stay: the server was told them at its build."""
-        given = _UPDATE.read(req, self._context.conf)
+        given = _UPDATE.read(req, self.context.conf)
         who = caller(req)
-        with self._context.db.write() as conn:
+        with self.context.db.write() as conn:
             port = _visible(conn, who, port_id)
             secured = networks.port_security_of(conn, [port.network_id])[port.network_id]
             _check_fixed_settings(given, port.project_id or "")
@@ -158,16 +150,16 @@ class PortItem:
                 ports.replace_addresses(conn, port, _fixed_ips(given["fixed_ips"]))
             ports.update(conn, port_id, **{name: given[name] for name in ("name", "description") if name in given})
             port = ports.get(conn, port_id)
-        resp.media = {"port": port_view(port, port_security=secured, admin=who.is_admin)}
+        send(resp, {"port": port_view(port, port_security=secured, admin=who.is_admin)})
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response, port_id: str) -> None:
         """Delete it, unless a server has it."""
-        with self._context.db.write() as conn:
+        with self.context.db.write() as conn:
             port = _visible(conn, caller(req), port_id)
             if port.device_id:
                 raise HttpError(409, f"Port {port_id} is in use by server {port.device_id}; delete the server.")
             ports.delete(conn, port_id)
-        resp.status = falcon.HTTP_204
+        resp.status = 204
 
 
 def _fixed_ips(given: list[dict[str, str]]) -> tuple[FixedIp, ...]:

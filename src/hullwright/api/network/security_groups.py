@@ -11,9 +11,10 @@ from typing import Any
 
 import falcon
 
-from hullwright.api.context import ApiContext, caller
+from hullwright.api.context import caller
 from hullwright.api.network.listing import show
 from hullwright.api.queries import every
+from hullwright.api.resource import Resource, send
 
 _NAMESPACE = uuid.UUID("5d1b2a0e-6f0c-5b7e-9a57-3f2d6e2f7c11")
 _DESCRIPTION = "Default security group: all traffic passes; only spoofed addresses are filtered."
@@ -70,16 +71,12 @@ def _named(req: falcon.Request, views: list[dict[str, Any]]) -> list[dict[str, A
     return views
 
 
-class SecurityGroups:
+class SecurityGroups(Resource):
     """GET /v2.0/security-groups."""
-
-    def __init__(self, context: ApiContext) -> None:
-        """Keep the parts."""
-        self._context = context
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """The caller's one group, if the query describes it."""
-        resp.media = {"security_groups": _named(req, [group_view(caller(req).project_id)])}
+        send(resp, {"security_groups": _named(req, [group_view(caller(req).project_id)])})
 
 
 class SecurityGroupItem:
@@ -90,16 +87,12 @@ class SecurityGroupItem:
         view = group_view(caller(req).project_id)
         if group_id != view["id"]:
             raise falcon.HTTPNotFound
-        resp.media = show(req, "security_group", view)
+        send(resp, show(req, "security_group", view))
 
 
-class SecurityGroupRules:
+class SecurityGroupRules(Resource):
     """GET /v2.0/security-group-rules."""
-
-    def __init__(self, context: ApiContext) -> None:
-        """Keep the parts."""
-        self._context = context
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """The rules of the caller's group."""
-        resp.media = {"security_group_rules": _named(req, rule_views(caller(req).project_id))}
+        send(resp, {"security_group_rules": _named(req, rule_views(caller(req).project_id))})

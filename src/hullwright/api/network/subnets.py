@@ -11,13 +11,14 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from hullwright.api.bodies import BOOLEAN, TEXT, TEXT_OR_NULL, Body, only
-from hullwright.api.context import ApiContext, Caller, caller
+from hullwright.api.context import Caller, caller
 from hullwright.api.errors import HttpError
 from hullwright.api.network import ranges
 from hullwright.api.network.listing import Listing, show
 from hullwright.api.network.networks import changeable, visible
 from hullwright.api.network.views import subnet_view
 from hullwright.api.queries import PageRequest
+from hullwright.api.resource import Resource, send
 from hullwright.api.schemas.parts import UUID
 from hullwright.objects.errors import NetworkNotFound, SubnetNotFound
 from hullwright.objects.networks import Network, Subnet
@@ -73,34 +74,30 @@ def _found(conn: Connection, who: Caller, subnet_id: str, *, change: bool) -> tu
         raise SubnetNotFound(id=subnet_id) from None
 
 
-class Subnets:
+class Subnets(Resource):
     """GET and POST /v2.0/subnets."""
-
-    def __init__(self, context: ApiContext) -> None:
-        """Keep the parts."""
-        self._context = context
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """A page of the subnets of networks that the caller may see."""
         who = caller(req)
         theirs = [] if who.is_admin else [networks.subnets_usable_by(who.project_id)]
         projects: dict[str, str | None] = {}
-        with self._context.db.read() as conn:
+        with self.context.db.read() as conn:
 
             def read(where: list[sa.ColumnElement[bool]], page: PageRequest, limit: int | None) -> list[Subnet]:
                 found = networks.list_subnets(conn, where=[*where, *theirs], sort=page.sort, marker=page.marker, limit=limit)
                 projects.update(networks.projects_of(conn, {subnet.network_id for subnet in found}))
                 return found
 
-            resp.media = _LISTING.answer(req, self._context, read, lambda subnet: subnet_view(subnet, projects.get(subnet.network_id)))
+            send(resp, _LISTING.answer(req, self.context, read, lambda subnet: subnet_view(subnet, projects.get(subnet.network_id))))
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """A new subnet of a network."""
-        given = _CREATE.read(req, self._context.conf)
+        given = _CREATE.read(req, self.context.conf)
         net = ranges.parse_cidr(given["cidr"], given.get("ip_version", 4))
         gateway = ranges.parse_gateway(net, given["gateway_ip"]) if "gateway_ip" in given else ranges.default_gateway(net)
         pools = ranges.parse_pools(net, gateway, given.get("allocation_pools"))
-        with self._context.db.write() as conn:
+        with self.context.db.write() as conn:
             networks.lock_ranges(conn)
             network = changeable(conn, caller(req), given["network_id"])
             _refuse_overlap(conn, network, net)
@@ -118,27 +115,22 @@ class Subnets:
                 created_at=now(),
             )
             networks.create_subnet(conn, subnet)
-        resp.status = falcon.HTTP_201
-        resp.media = {"subnet": subnet_view(subnet, network.project_id)}
+        send(resp, {"subnet": subnet_view(subnet, network.project_id)}, 201)
 
 
-class SubnetItem:
+class SubnetItem(Resource):
     """GET, PUT and DELETE /v2.0/subnets/{subnet_id}."""
-
-    def __init__(self, context: ApiContext) -> None:
-        """Keep the parts."""
-        self._context = context
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, subnet_id: str) -> None:
         """The subnet."""
-        with self._context.db.read() as conn:
+        with self.context.db.read() as conn:
             subnet, network = _found(conn, caller(req), subnet_id, change=False)
-        resp.media = show(req, "subnet", subnet_view(subnet, network.project_id))
+        send(resp, show(req, "subnet", subnet_view(subnet, network.project_id)))
 
     def on_put(self, req: falcon.Request, resp: falcon.Response, subnet_id: str) -> None:
         """Change it; hosts hear of it when the next guest is plugged there."""
-        given = _UPDATE.read(req, self._context.conf)
-        with self._context.db.write() as conn:
+        given = _UPDATE.read(req, self.context.conf)
+        with self.context.db.write() as conn:
             subnet, network = _found(conn, caller(req), subnet_id, change=True)
             net = ipaddress.ip_network(subnet.cidr)
             changes: dict[str, Any] = {name: given[name] for name in ("name", "description", "enable_dhcp") if name in given}
@@ -156,14 +148,14 @@ class SubnetItem:
                 changes["dns_nameservers"] = ranges.parse_nameservers(given["dns_nameservers"] or [])
             networks.update_subnet(conn, subnet_id, **changes)
             subnet = networks.get_subnet(conn, subnet_id)
-        resp.media = {"subnet": subnet_view(subnet, network.project_id)}
+        send(resp, {"subnet": subnet_view(subnet, network.project_id)})
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response, subnet_id: str) -> None:
         """Delete it, unless a port has an address of it."""
-        with self._context.db.write() as conn:
+        with self.context.db.write() as conn:
             _found(conn, caller(req), subnet_id, change=True)
             networks.delete_subnet(conn, subnet_id)
-        resp.status = falcon.HTTP_204
+        resp.status = 204
 
 
 def _refuse_taken(conn: Connection, subnet_id: str, address: str) -> None:

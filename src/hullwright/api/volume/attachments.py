@@ -5,8 +5,9 @@ from __future__ import annotations
 import falcon
 import sqlalchemy as sa
 
-from hullwright.api.context import ApiContext, Caller, caller
+from hullwright.api.context import Caller, caller
 from hullwright.api.queries import equal_filters
+from hullwright.api.resource import Resource, send
 from hullwright.api.volume.versions import before
 from hullwright.api.volume.views import attachment_view
 from hullwright.persistence import volumes
@@ -19,37 +20,29 @@ def _visible_where(who: Caller, *, all_projects: bool) -> list[sa.ColumnElement[
 
 
 @falcon.before(before)
-class Attachments:
+class Attachments(Resource):
     """GET /v3/attachments and /v3/attachments/detail."""
-
-    def __init__(self, context: ApiContext) -> None:
-        """Keep the parts."""
-        self._context = context
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Those of the caller's volumes; details only where asked for."""
         where = _visible_where(caller(req), all_projects=req.get_param("all_tenants") in ("1", "true", "True"))
         where += equal_filters(req, _FILTERS)
-        with self._context.db.read() as conn:
+        with self.context.db.read() as conn:
             views = [attachment_view(found) for found in volumes.list_attachments(conn, where=where)]
         if not req.path.endswith("/detail"):
             views = [{name: view[name] for name in ("id", "volume_id", "instance", "status")} for view in views]
-        resp.media = {"attachments": views}
+        send(resp, {"attachments": views})
 
 
 @falcon.before(before)
-class AttachmentItem:
+class AttachmentItem(Resource):
     """GET /v3/attachments/{attachment_id}."""
-
-    def __init__(self, context: ApiContext) -> None:
-        """Keep the parts."""
-        self._context = context
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, attachment_id: str) -> None:
         """One of them."""
         where = [*_visible_where(caller(req), all_projects=True), volumes.ATTACHMENT_COLUMNS["id"] == attachment_id]
-        with self._context.db.read() as conn:
+        with self.context.db.read() as conn:
             found = volumes.list_attachments(conn, where=where)
         if not found:
             raise falcon.HTTPNotFound
-        resp.media = {"attachment": attachment_view(found[0])}
+        send(resp, {"attachment": attachment_view(found[0])})

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import falcon
 
-from hullwright.api.context import ApiContext, caller
+from hullwright.api.context import caller
+from hullwright.api.resource import Resource, send
 from hullwright.api.volume.versions import before
 from hullwright.persistence import volumes
 
@@ -12,48 +13,43 @@ _UNLIMITED = -1
 
 
 @falcon.before(before)
-class Limits:
+class Limits(Resource):
     """GET /v3/limits."""
-
-    def __init__(self, context: ApiContext) -> None:
-        """Keep the parts."""
-        self._context = context
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """What the caller's project uses; nothing is limited."""
-        with self._context.db.read() as conn:
+        with self.context.db.read() as conn:
             count, size_gb = volumes.usage(conn, caller(req).project_id)
-        resp.media = {
-            "limits": {
-                "rate": [],
-                "absolute": {
-                    "maxTotalVolumes": _UNLIMITED,
-                    "maxTotalVolumeGigabytes": _UNLIMITED,
-                    "maxTotalSnapshots": 0,
-                    "maxTotalBackups": 0,
-                    "maxTotalBackupGigabytes": 0,
-                    "totalVolumesUsed": count,
-                    "totalGigabytesUsed": size_gb,
-                    "totalSnapshotsUsed": 0,
-                    "totalBackupsUsed": 0,
-                    "totalBackupGigabytesUsed": 0,
-                },
-            }
-        }
+        send(
+            resp,
+            {
+                "limits": {
+                    "rate": [],
+                    "absolute": {
+                        "maxTotalVolumes": _UNLIMITED,
+                        "maxTotalVolumeGigabytes": _UNLIMITED,
+                        "maxTotalSnapshots": 0,
+                        "maxTotalBackups": 0,
+                        "maxTotalBackupGigabytes": 0,
+                        "totalVolumesUsed": count,
+                        "totalGigabytesUsed": size_gb,
+                        "totalSnapshotsUsed": 0,
+                        "totalBackupsUsed": 0,
+                        "totalBackupGigabytesUsed": 0,
+                    },
+                }
+            },
+        )
 
 
 @falcon.before(before)
-class Zones:
+class Zones(Resource):
     """GET /v3/os-availability-zone."""
-
-    def __init__(self, context: ApiContext) -> None:
-        """Keep the parts."""
-        self._context = context
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Volumes of the embedded service are in one zone."""
-        name = self._context.conf.default_availability_zone
-        resp.media = {"availabilityZoneInfo": [{"zoneName": name, "zoneState": {"available": True}}]}
+        name = self.context.conf.default_availability_zone
+        send(resp, {"availabilityZoneInfo": [{"zoneName": name, "zoneState": {"available": True}}]})
 
 
 @falcon.before(before)
@@ -62,4 +58,4 @@ class Extensions:
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """None."""
-        resp.media = {"extensions": []}
+        send(resp, {"extensions": []})

@@ -7,7 +7,7 @@ from typing import Any
 
 import falcon
 
-from hullwright.api.context import ApiContext
+from hullwright.api.resource import Resource, send
 from hullwright.api.volume.versions import before
 
 NAME = "local"
@@ -33,28 +33,20 @@ def is_known(name_or_id: str) -> bool:
 
 
 @falcon.before(before)
-class Types:
+class Types(Resource):
     """GET /v3/types."""
-
-    def __init__(self, context: ApiContext) -> None:
-        """Keep the parts."""
-        self._context = context
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """All of them."""
-        resp.media = {"volume_types": [type_view()]}
+        send(resp, {"volume_types": [type_view()]})
 
 
 @falcon.before(before)
-class TypeItem:
+class TypeItem(Resource):
     """GET /v3/types/{type_id}."""
-
-    def __init__(self, context: ApiContext) -> None:
-        """Keep the parts."""
-        self._context = context
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, type_id: str) -> None:
         """By id, or the default."""
         if type_id not in (_ID, "default"):
             raise falcon.HTTPNotFound
-        resp.media = {"volume_type": type_view()}
+        send(resp, {"volume_type": type_view()})

@@ -7,38 +7,38 @@ from typing import Any
 
 import falcon
 
-from hullwright.api.context import ApiContext, base_url, caller
+from hullwright.api.context import base_url, caller
 from hullwright.api.errors import HttpError
+from hullwright.api.resource import Resource, send
 
 MINIMUM, MAXIMUM = 0, 44  # 3.0 to 3.44: nothing that is shown here changed between them
 HEADER = "OpenStack-API-Version"
 _ASKED = re.compile(r"\s*volume\s+3\.(\d{1,4})\s*", re.ASCII)
 
 
-class Versions:
+class Versions(Resource):
     """GET /volume and /volume/v3."""
-
-    def __init__(self, context: ApiContext) -> None:
-        """Keep the parts."""
-        self._context = context
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """The one version; 300 as Cinder says it at the root."""
-        href = f"{base_url(req, self._context.conf)}/volume/v3/"
-        resp.status = falcon.HTTP_200 if req.path.endswith("/v3") else falcon.HTTP_300
-        resp.media = {
-            "versions": [
-                {
-                    "id": "v3.0",
-                    "status": "CURRENT",
-                    "version": f"3.{MAXIMUM}",
-                    "min_version": f"3.{MINIMUM}",
-                    "updated": "2026-01-01T00:00:00Z",
-                    "links": [{"rel": "self", "href": href}],
-                    "media-types": [{"base": "application/json", "type": "application/vnd.openstack.volume+json;version=3"}],
-                }
-            ]
-        }
+        href = f"{base_url(req, self.context.conf)}/volume/v3/"
+        send(
+            resp,
+            {
+                "versions": [
+                    {
+                        "id": "v3.0",
+                        "status": "CURRENT",
+                        "version": f"3.{MAXIMUM}",
+                        "min_version": f"3.{MINIMUM}",
+                        "updated": "2026-01-01T00:00:00Z",
+                        "links": [{"rel": "self", "href": href}],
+                        "media-types": [{"base": "application/json", "type": "application/vnd.openstack.volume+json;version=3"}],
+                    }
+                ]
+            },
+            200 if req.path.endswith("/v3") else 300,
+        )
 
 
 def enter(req: falcon.Request, resp: falcon.Response, params: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from hullwright.api.errors import HttpError, no_such_action
 from hullwright.api.image.access import visible as visible_image
 from hullwright.api.json_body import read_json
 from hullwright.api.queries import equal_filters, next_query, page_of
+from hullwright.api.resource import Resource, send
 from hullwright.api.volume import types
 from hullwright.api.volume.versions import before
 from hullwright.api.volume.views import brief_view, volume_view
@@ -88,28 +89,24 @@ def _page(req: falcon.Request, context: ApiContext, conn: Connection) -> tuple[l
 
 
 @falcon.before(before)
-class Volumes:
+class Volumes(Resource):
     """GET and POST /v3/volumes."""
-
-    def __init__(self, context: ApiContext) -> None:
-        """Keep the parts."""
-        self._context = context
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """A page of them, in brief."""
-        with self._context.db.read() as conn:
-            found, more = _page(req, self._context, conn)
-        resp.media = {"volumes": [brief_view(req, self._context, volume) for volume in found], **more}
+        with self.context.db.read() as conn:
+            found, more = _page(req, self.context, conn)
+        send(resp, {"volumes": [brief_view(req, self.context, volume) for volume in found], **more})
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """A new volume, empty or with an image's content. It is available when the conductor has made it."""
-        given = _CREATE.read(req, self._context.conf)
+        given = _CREATE.read(req, self.context.conf)
         who = caller(req)
         size_gb = _size(given.get("size"))
         if (kind := given.get("volume_type")) and not types.is_known(kind):
             raise HttpError(404, f"Volume type with name {kind} could not be found.")
         if image_id := given.get("imageRef"):
-            with self._context.db.read() as conn:
+            with self.context.db.read() as conn:
                 _check_image(visible_image_or_400(conn, who, image_id), size_gb)
         volume = Volume(
             id=str(uuid.uuid4()),
@@ -120,42 +117,33 @@ class Volumes:
             image_id=image_id or None,
             volume_type=types.NAME,
             description=given.get("description"),
-            availability_zone=given.get("availability_zone") or self._context.conf.default_availability_zone,
+            availability_zone=given.get("availability_zone") or self.context.conf.default_availability_zone,
             project_id=who.project_id,
             user_id=who.user_id,
             metadata=given.get("metadata") or {},
             created_at=now(),
         )
-        self._context.client.create_volume(volume, request_id(req))
-        resp.status = falcon.HTTP_202
-        resp.media = {"volume": volume_view(req, self._context, volume, None, admin=who.is_admin)}
+        self.context.client.create_volume(volume, request_id(req))
+        send(resp, {"volume": volume_view(req, self.context, volume, None, admin=who.is_admin)}, 202)
 
 
 @falcon.before(before)
-class VolumesDetail:
+class VolumesDetail(Resource):
     """GET /v3/volumes/detail."""
-
-    def __init__(self, context: ApiContext) -> None:
-        """Keep the parts."""
-        self._context = context
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """A page of them, whole."""
         admin = caller(req).is_admin
-        with self._context.db.read() as conn:
-            found, more = _page(req, self._context, conn)
+        with self.context.db.read() as conn:
+            found, more = _page(req, self.context, conn)
             bonds = volumes.of_volumes(conn, [volume.id for volume in found])
-        views = [volume_view(req, self._context, volume, bonds.get(volume.id), admin=admin) for volume in found]
-        resp.media = {"volumes": views, **more}
+        views = [volume_view(req, self.context, volume, bonds.get(volume.id), admin=admin) for volume in found]
+        send(resp, {"volumes": views, **more})
 
 
 @falcon.before(before)
-class VolumeItem:
+class VolumeItem(Resource):
     """GET, PUT and DELETE /v3/volumes/{volume_id}."""
-
-    def __init__(self, context: ApiContext) -> None:
-        """Keep the parts."""
-        self._context = context
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, volume_id: str) -> None:
         """The volume."""
@@ -163,48 +151,44 @@ class VolumeItem:
 
     def on_put(self, req: falcon.Request, resp: falcon.Response, volume_id: str) -> None:
         """Change its name, description or metadata."""
-        given = _UPDATE.read(req, self._context.conf)
+        given = _UPDATE.read(req, self.context.conf)
         changes = {name: value for name, value in given.items() if value is not None or name == "description"}
-        with self._context.db.write() as conn:
+        with self.context.db.write() as conn:
             visible(conn, caller(req), volume_id)
             volumes.update(conn, volume_id, **changes)
         self._show(req, resp, volume_id)
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response, volume_id: str) -> None:
         """Have it deleted, bytes and all. A server's is refused."""
-        with self._context.db.read() as conn:
+        with self.context.db.read() as conn:
             visible(conn, caller(req), volume_id)
         try:
-            self._context.client.delete_volume(volume_id, request_id(req))
+            self.context.client.delete_volume(volume_id, request_id(req))
         except VolumeInvalidState as error:
             wanted = " or ".join(DELETABLE)
             raise HttpError(
                 400, f"Invalid volume: Volume status must be {wanted}, but current status is: {error.fields.get('state')}."
             ) from error
-        resp.status = falcon.HTTP_202
+        resp.status = 202
 
     def _show(self, req: falcon.Request, resp: falcon.Response, volume_id: str) -> None:
         who = caller(req)
-        with self._context.db.read() as conn:
+        with self.context.db.read() as conn:
             volume = visible(conn, who, volume_id)
             bond = volumes.of_volumes(conn, [volume_id]).get(volume_id)
-        resp.media = {"volume": volume_view(req, self._context, volume, bond, admin=who.is_admin)}
+        send(resp, {"volume": volume_view(req, self.context, volume, bond, admin=who.is_admin)})
 
 
 @falcon.before(before)
-class VolumeMetadata:
+class VolumeMetadata(Resource):
     """GET, POST and PUT /v3/volumes/{volume_id}/metadata."""
 
     _BODY = Body(None, {"metadata": _METADATA}, required=("metadata",))
 
-    def __init__(self, context: ApiContext) -> None:
-        """Keep the parts."""
-        self._context = context
-
     def on_get(self, req: falcon.Request, resp: falcon.Response, volume_id: str) -> None:
         """All of it."""
-        with self._context.db.read() as conn:
-            resp.media = {"metadata": dict(visible(conn, caller(req), volume_id).metadata)}
+        with self.context.db.read() as conn:
+            send(resp, {"metadata": dict(visible(conn, caller(req), volume_id).metadata)})
 
     def on_post(self, req: falcon.Request, resp: falcon.Response, volume_id: str) -> None:
         """Add to it."""
@@ -215,25 +199,21 @@ class VolumeMetadata:
         self._write(req, resp, volume_id, keep=False)
 
     def _write(self, req: falcon.Request, resp: falcon.Response, volume_id: str, *, keep: bool) -> None:
-        given = self._BODY.read(req, self._context.conf)["metadata"] or {}
-        with self._context.db.write() as conn:
+        given = self._BODY.read(req, self.context.conf)["metadata"] or {}
+        with self.context.db.write() as conn:
             volume = visible(conn, caller(req), volume_id)
             metadata = {**(volume.metadata if keep else {}), **given}
             volumes.update(conn, volume_id, metadata=metadata)
-        resp.media = {"metadata": metadata}
+        send(resp, {"metadata": metadata})
 
 
 @falcon.before(before)
-class VolumeMetadataItem:
+class VolumeMetadataItem(Resource):
     """DELETE /v3/volumes/{volume_id}/metadata/{name}."""
-
-    def __init__(self, context: ApiContext) -> None:
-        """Keep the parts."""
-        self._context = context
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response, volume_id: str, name: str) -> None:
         """Remove one item."""
-        with self._context.db.write() as conn:
+        with self.context.db.write() as conn:
             metadata = dict(visible(conn, caller(req), volume_id).metadata)
             if metadata.pop(name, None) is None:
                 raise falcon.HTTPNotFound
@@ -241,23 +221,19 @@ class VolumeMetadataItem:
 
 
 @falcon.before(before)
-class VolumeAction:
+class VolumeAction(Resource):
     """POST /v3/volumes/{volume_id}/action."""
 
     _SET_BOOTABLE = Body("os-set_bootable", {"bootable": BOOLEAN}, required=("bootable",))
 
-    def __init__(self, context: ApiContext) -> None:
-        """Keep the parts."""
-        self._context = context
-
     def on_post(self, req: falcon.Request, resp: falcon.Response, volume_id: str) -> None:
         """The one action there is: say whether a server may boot from it."""
-        data = read_json(req, self._context.conf)
+        data = read_json(req, self.context.conf)
         if not isinstance(data, dict) or "os-set_bootable" not in data:
             name = next(iter(data), "?") if isinstance(data, dict) else "?"
             raise no_such_action(name, unsupported.VOLUME_ACTIONS)
         bootable = self._SET_BOOTABLE.check(data)["bootable"]
-        with self._context.db.write() as conn:
+        with self.context.db.write() as conn:
             visible(conn, caller(req), volume_id)
             volumes.update(conn, volume_id, bootable=bootable)
 
