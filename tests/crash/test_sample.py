@@ -72,7 +72,7 @@ def test_a_process_killed_at_a_boundary_loses_nothing_on_postgresql(name: str, d
 @pytest.mark.parametrize(
     ("trouble", "names"),
     [
-        ("delete", ("delete-anywhere", "delete-in-undo", "delete-in-stop", "delete-in-parallel")),
+        ("delete", ("delete-anywhere", "delete-in-undo", "delete-in-stop", "delete-in-parallel", "delete-in-wait")),
         ("stall", TROUBLED),
         ("hang", TROUBLED),
         ("locked", TROUBLED),
