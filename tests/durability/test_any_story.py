@@ -1,8 +1,9 @@
 """Any story, made up by hypothesis: servers created, switched off and on and deleted, hosts that fail, fall silent, are disabled and
-healed, conductors that are killed or stall for longer than their lease, a database that is locked for a while.
+healed, conductors that are killed or stall for longer than their lease, a database that is away for a while.
 
 After each step what must always be true is checked; at each rest all of `support.invariants`. Conductors are processes, their death is
-a real SIGKILL. HULLWRIGHT_DURABILITY_ROUNDS asks for so many times more stories.
+a real SIGKILL. Which stories follows from a number, another one each day, that is printed when one fails; HULLWRIGHT_DURABILITY_SEED
+repeats it, and HULLWRIGHT_DURABILITY_ROUNDS asks for so many times more stories.
 """
 
 from __future__ import annotations
@@ -11,31 +12,35 @@ import contextlib
 import os
 import shutil
 import signal
-import sqlite3
 import tempfile
 import time
+import uuid
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import sqlalchemy as sa
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 
 from crash.cases import room
+from crash.databases import Databases, InDirectory, OnServer
 from crash.scenarios import _IMAGE, _NETWORK, _world
 from hullwright.drivers import fake_journal
 from hullwright.objects.errors import InstanceNotFound, UnexpectedTaskStateError
 from hullwright.objects.states import VmState
 from hullwright.persistence import hosts
+from hullwright.persistence.database import DatabaseUnavailable
 from hullwright.persistence.models.hosts import allocations, inventories
 from hullwright.persistence.models.jobs import jobs, step_events
 from support import invariants
 from support.house import ASKER, ChildProcess, House
+from support.postgres import PostgresServer
 
+SEED = int(os.environ.get("HULLWRIGHT_DURABILITY_SEED") or time.strftime("%Y%m%d"))
 ROUNDS = int(os.environ.get("HULLWRIGHT_DURABILITY_ROUNDS") or 1)
-STORIES, STEPS = 8, 15
+STORIES, ON_POSTGRESQL, STEPS = 8, 3, 15
 LEASE_SECONDS, PATIENCE_SECONDS = 3.0, 2.0
 HOSTS = ("h1", "h2", "h3")
 _OPTIONS: dict[str, dict[str, Any]] = {
@@ -52,6 +57,8 @@ _any_host = st.sampled_from(HOSTS)
 class Story(RuleBasedStateMachine):
     """A house to which things happen."""
 
+    databases: ClassVar[Databases] = InDirectory()
+
     def __init__(self) -> None:
         super().__init__()
         self.told: list[str] = []
@@ -59,7 +66,8 @@ class Story(RuleBasedStateMachine):
         self.silenced: set[str] = set()  # ever
         self.faults: dict[str, list[dict[str, Any]]] = {name: [_DELAY] for name in HOSTS}
         self.directory = Path(tempfile.mkdtemp(prefix="story-", dir=room()))
-        self.house = House(self.directory, **{group: dict(values) for group, values in _OPTIONS.items()})
+        url = self.databases.furnish(f"story_{uuid.uuid4().hex[:12]}")
+        self.house = House(self.directory, url, **{group: dict(values) for group, values in _OPTIONS.items()})
         self.conductor: ChildProcess | None = None
 
     def _tell(self, *words: object) -> None:
@@ -157,14 +165,18 @@ class Story(RuleBasedStateMachine):
         stalled.send_signal(signal.SIGCONT)
 
     @rule(seconds=st.sampled_from([0.3, PATIENCE_SECONDS + 0.5]))
-    def lock(self, seconds: float) -> None:
-        """Somebody else has the database for himself."""
-        self._tell("lock", seconds)
-        path = str(self.house.db.engine.url.database)
-        with contextlib.closing(sqlite3.connect(path, isolation_level=None, timeout=30)) as other:
-            other.execute("BEGIN IMMEDIATE")
+    def away(self, seconds: float) -> None:
+        """The database is away: SQLite is locked by somebody else, PostgreSQL has cut all connections."""
+        self._tell("away", seconds)
+        with self.databases.away(self.house.db.url):
             time.sleep(seconds)
-            other.execute("ROLLBACK")
+        self.house.wait(self._answers)
+
+    def _answers(self) -> bool:
+        with contextlib.suppress(DatabaseUnavailable):
+            self.house.open_jobs()
+            return True
+        return False
 
     @rule()
     def rest(self) -> None:
@@ -178,7 +190,7 @@ class Story(RuleBasedStateMachine):
             self.house.rest(60)
             invariants.check(self.house, twins_on=self.silenced)
         except AssertionError as error:
-            raise AssertionError(f"{error}\nafter: {'; '.join(self.told)}\n{self.house.logs()[-4000:]}") from error
+            raise AssertionError(f"{error}\nseed {SEED}, after: {'; '.join(self.told)}\n{self.house.logs()[-4000:]}") from error
 
     @invariant()
     def always(self) -> None:
@@ -188,14 +200,15 @@ class Story(RuleBasedStateMachine):
                 allocations.c.host_id == inventories.c.host_id, allocations.c.resource_class == inventories.c.resource_class
             )
             wrong = sa.select(inventories).where(sa.or_(inventories.c.used != held.scalar_subquery(), inventories.c.used < 0))
-            assert connection.execute(wrong).all() == [], self.told
+            told = (SEED, self.told)
+            assert connection.execute(wrong).all() == [], told
             count = sa.select(sa.func.count()).where(step_events.c.job_uuid == jobs.c.uuid).scalar_subquery()
-            assert connection.execute(sa.select(jobs.c.kind, jobs.c.seq).where(jobs.c.seq != count)).all() == [], self.told
+            assert connection.execute(sa.select(jobs.c.kind, jobs.c.seq).where(jobs.c.seq != count)).all() == [], told
             before = step_events.alias()
             back = sa.select(step_events.c.step).join(
                 before, sa.and_(before.c.job_uuid == step_events.c.job_uuid, before.c.seq == step_events.c.seq - 1)
             )
-            assert connection.execute(back.where(before.c.fence > step_events.c.fence)).all() == [], self.told
+            assert connection.execute(back.where(before.c.fence > step_events.c.fence)).all() == [], told
 
     def teardown(self) -> None:
         """Every story ends in a rest."""
@@ -204,21 +217,34 @@ class Story(RuleBasedStateMachine):
                 self.rest()
         finally:
             self.house.close()
+            self.databases.drop(self.house.db.url)
             fake_journal.close_all(self.directory)
             shutil.rmtree(self.directory, ignore_errors=True)
 
 
-@pytest.mark.slow
-def test_in_any_story_nothing_is_lost_and_nothing_leaks() -> None:
+def _tell_stories(kind: type[Story], count: int) -> None:
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
-        Story,
+        seed(SEED)(kind),
         settings=settings(
-            max_examples=STORIES * ROUNDS,
+            max_examples=count * ROUNDS,
             stateful_step_count=STEPS,
             deadline=None,
-            derandomize=ROUNDS == 1,
             database=None,
             phases=[Phase.generate],  # processes are no functions of their input: the story as it was told is what helps
             suppress_health_check=list(HealthCheck),
         ),
     )
+
+
+@pytest.mark.slow
+def test_in_any_story_nothing_is_lost_and_nothing_leaks() -> None:
+    _tell_stories(Story, STORIES)
+
+
+@pytest.mark.slow
+@pytest.mark.postgresql
+def test_in_any_story_nothing_is_lost_and_nothing_leaks_on_postgresql(postgres_server: PostgresServer) -> None:
+    class OnPostgresql(Story):
+        databases = OnServer(postgres_server.port)
+
+    _tell_stories(OnPostgresql, ON_POSTGRESQL)

@@ -117,9 +117,11 @@ def test_an_upload_that_was_cut_goes_on_where_it_stood(service: Service, parts: 
 
 
 def test_kills_at_any_moment_of_builds_and_deletes_lose_nothing(service: Service, parts: dict[str, str]) -> None:
-    """HULLWRIGHT_KILLS says how many, HULLWRIGHT_SEED which moments."""
+    """HULLWRIGHT_KILLS says how many, HULLWRIGHT_SEED which moments: others each day, if it does not; a failure prints it."""
     kills, cloud = int(os.environ.get("HULLWRIGHT_KILLS", "4")), service.cloud
-    moments = random.Random(int(os.environ.get("HULLWRIGHT_SEED", "1")))
+    seed = os.environ.get("HULLWRIGHT_SEED") or time.strftime("%Y%m%d")
+    print(f"HULLWRIGHT_SEED={seed}")
+    moments = random.Random(int(seed))
     living: list[str] = []
     service.start()
     for _ in range(kills):
