@@ -11,6 +11,7 @@ from hullwright.conf import opts
 from hullwright.objects.flavors import Flavor
 from hullwright.objects.hosts import HostFacts
 from hullwright.objects.instances import RequestSpec
+from hullwright.objects.volumes import BlockDeviceRequest
 from hullwright.scheduler import filters, select, weighers, weighing
 from hullwright.scheduler.columns import Columns, HostRow
 from hullwright.scheduler.filters import destination
@@ -80,9 +81,14 @@ specs = st.builds(
             "img_hv_type": st.sampled_from(["kvm", "QEMU", "xapi", "fake", "lxc"]),
             "img_hv_requested_version": st.sampled_from([">=7.0", "<7.2.22", ">=6.2,<8", "==10", "!=6.2", "new"]),
             "hw_vm_mode": st.sampled_from(["hvm", "xen", "pv", "exe"]),
+            "architecture": st.sampled_from(["x86_64", "i386"]),
+            "hypervisor_type": st.sampled_from(["kvm", "lxc"]),
+            "hypervisor_version_requires": st.sampled_from([">=7.0", "<7"]),
+            "vm_mode": st.sampled_from(["hvm", "xen"]),
             "hw_machine_type": st.sampled_from(["q35", "pc", "pc-q35-7.2", "pc-q35"]),
         },
     ),
+    block_devices=st.sampled_from([(), (), (BlockDeviceRequest("a", "v", boot_index=0),), (BlockDeviceRequest("a", "v", boot_index=1),)]),
     availability_zone=st.sampled_from([None, None, "nova", "west", "moon"]),
     requested_host=st.none() | st.sampled_from(NAMES),
     force_host=st.none() | st.none() | st.sampled_from(NAMES),
@@ -124,9 +130,15 @@ def version_meets(version, condition):
     return True
 
 
-def image_reason(spec, facts):
-    properties = spec.image_properties
-    if wanted := properties.get("hw_architecture"):
+def boots_from_volume(spec):
+    return any(device.boot_index == 0 for device in spec.block_devices)
+
+
+def image_reason(spec, facts, default_architecture):
+    older = {"hw_architecture": "architecture", "img_hv_type": "hypervisor_type", "hw_vm_mode": "vm_mode"}
+    older["img_hv_requested_version"] = "hypervisor_version_requires"
+    properties = {name: spec.image_properties[old] for name, old in older.items() if old in spec.image_properties} | spec.image_properties
+    if wanted := properties.get("hw_architecture", default_architecture):
         runs_on = {"x86_64": {"x86_64"}, "AMD64": {"x86_64"}, "arm64": {"aarch64"}, "i386": {"i686", "x86_64"}, "s390x": {"s390x"}}
         if facts is None or facts.cpu_arch not in runs_on[wanted]:
             return f"not of architecture {wanted}"
@@ -142,7 +154,11 @@ def image_reason(spec, facts):
             return f"without VM mode {wanted}"
     if (wanted := properties.get("hw_machine_type")) and facts and facts.machine_types and wanted not in facts.machine_types:
         return f"without machine type {wanted}"
-    if (wanted := spec.image_disk_format) and (facts is None or {"ami": "raw"}.get(wanted, wanted) not in facts.disk_formats):
+    if (
+        (wanted := spec.image_disk_format)
+        and not boots_from_volume(spec)
+        and (facts is None or {"ami": "raw"}.get(wanted, wanted) not in facts.disk_formats)
+    ):
         return f"without disk format {wanted}"
     return None
 
@@ -159,7 +175,7 @@ def service_reason(row, spec):
     return None
 
 
-def plain_reason(row, have, spec, tried, known):
+def plain_reason(row, have, spec, tried, known, default_architecture):
     """(check, reason) that a host falls for first, or None."""
     if row.name in spec.ignore_hosts:
         return "destination", "ignored as asked"
@@ -171,7 +187,11 @@ def plain_reason(row, have, spec, tried, known):
         return "retry", "already tried"
     if not spec.force_host and (reason := service_reason(row, spec)):
         return reason
-    asked = {"VCPU": spec.flavor.vcpus, "MEMORY_MB": spec.flavor.memory_mb, "DISK_GB": spec.flavor.root_gb}
+    asked = {
+        "VCPU": spec.flavor.vcpus,
+        "MEMORY_MB": spec.flavor.memory_mb,
+        "DISK_GB": 0 if boots_from_volume(spec) else spec.flavor.root_gb,
+    }
     words = {"VCPU": "vCPU" if asked["VCPU"] == 1 else "vCPUs", "MEMORY_MB": "MB memory", "DISK_GB": "GB disk"}
     for resource in CLASSES:
         if asked[resource] == 0:
@@ -180,7 +200,7 @@ def plain_reason(row, have, spec, tried, known):
         overcommits_itself = asked[resource] > total - reserved
         if overcommits_itself or used + asked[resource] > (total - reserved) * ratio:
             return "capacity", f"lack {asked[resource]} {words[resource]}"
-    reason = None if spec.force_host else image_reason(spec, row.facts)
+    reason = None if spec.force_host else image_reason(spec, row.facts, default_architecture)
     return ("image_properties", reason) if reason else None
 
 
@@ -213,10 +233,12 @@ def plain_weights(rows, have, goes_on_after_a_failure):
 
 
 @settings(max_examples=400, deadline=None)
-@given(world=worlds(), spec=specs, tried=tries)
-def test_columns_and_a_plain_reading_reject_the_same_hosts_for_the_same_reasons(world, spec, tried):
+@given(world=worlds(), spec=specs, tried=tries, architecture=st.sampled_from([None, None, "x86_64", "arm64"]))
+def test_columns_and_a_plain_reading_reject_the_same_hosts_for_the_same_reasons(world, spec, tried, architecture):
     rows, have = world
-    request = Request(spec, spec.resources(), tried, AT, CONF)
+    conf = opts.load([])
+    conf.set_override("image_properties_default_architecture", architecture, "scheduler")
+    request = Request(spec, spec.resources(), tried, AT, conf)
     chain = [filters.Filter("destination", destination.check), *filters.load(CONF.scheduler.enabled_filters)]
     if spec.force_host:
         chain = select._FORCED
@@ -224,7 +246,7 @@ def test_columns_and_a_plain_reading_reject_the_same_hosts_for_the_same_reasons(
     outcome = select.apply_filters(columns, request, chain)
 
     known = {row.name for row in rows}
-    plain = {row.name: plain_reason(row, have[row.name], spec, tried, known) for row in rows}
+    plain = {row.name: plain_reason(row, have[row.name], spec, tried, known, architecture) for row in rows}
     assert {row.name for row, passes in zip(rows, outcome.passing, strict=True) if passes} == {
         name for name, reason in plain.items() if reason is None
     }

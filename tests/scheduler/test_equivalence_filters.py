@@ -18,8 +18,9 @@ from hullwright.objects.flavors import Flavor
 from hullwright.objects.hosts import HostFacts
 from hullwright.objects.instances import RequestSpec
 from hullwright.objects.server_groups import GroupPlacement, GroupPolicy
-from hullwright.scheduler import filters, select, weighers, weighing
+from hullwright.scheduler import attributes, filters, plugins, select, weighers, weighing
 from hullwright.scheduler.columns import Columns, HostRow
+from hullwright.scheduler.image_tally import ImageTally
 from hullwright.scheduler.relations import Relations
 from hullwright.scheduler.request import Request
 
@@ -30,9 +31,12 @@ DEEP = "[" * 100_000  # more than a JSON reader likes to go down
 UNREADABLE = ["[", '["maybe", 1]', "{}", "7", DEEP, '[["and"], 1]', '[{"a": 1}, 1]', "[null, 1]", ["and", ["=", 1, 1], [[], 1]]]
 WIDE = ["in", "$host", *["h1"] * 99]  # more parts than a query may have
 PLAIN = {}  # filter -> its plain reading: (host, world, spec, conf) -> whether the host passes
-IN_PROPORTION = {"cpu", "io_ops"}  # 0 is worth nothing; else the least is
+IN_PROPORTION = {"cpu", "ram", "disk", "io_ops"}  # 0 is worth nothing; else the least is
+CHAIN = {"destination", "retry", "compute_up", "availability_zone", "capacity", "image_properties"}  # read in `test_equivalence`
 AGAINST = {"build_failures"}  # what these count is taken away
 PLAIN_WEIGHTS = {}  # weigher -> its plain reading: (host, world) -> number
+ATTRIBUTES = sorted(attributes.NAMES)
+MULTIPLIERS = ["2", "0.5", "0", "-1", "many", "nan", "inf"]
 
 
 @dataclass
@@ -45,7 +49,8 @@ class PlainHost:
     instances: int
     io_ops: int
     room: dict[str, tuple[int, int, float, int]]  # total, reserved, ratio, used
-    failed_builds: int = 0
+    failures: tuple[int, bool]  # failed builds, and whether a probe is due
+    images: list[dict[str, str]]  # the properties of its instances' images
     aggregates: list[dict[str, str]] = field(default_factory=list)
 
 
@@ -64,12 +69,15 @@ class World:
         return [host for host in self.hosts if host.id not in self.fallen]
 
     def columns(self) -> Columns:
-        columns = Columns([HostRow(host.id, host.name, facts=host.facts) for host in self.hosts], METRICS)
+        columns = Columns([HostRow(host.id, host.name, facts=host.facts, uuid=f"uuid-{host.id}") for host in self.hosts], METRICS)
+        columns.image_tally = ImageTally()
         for host in self.hosts:
             at = columns.position(host.name)
             columns.instance_counts[at] = host.instances
             columns.io_ops[at] = host.io_ops
-            columns.failed_builds[at] = host.failed_builds
+            columns.failed_builds[at], columns.probed_at[at] = host.failures
+            for number, properties in enumerate(host.images):
+                columns.image_tally.note_choice(f"{host.name}-{number}", host.name, properties)
             for resource, numbers in host.room.items():
                 columns.set_resource(resource, np.array([at]), *numbers)
         for number, (metadata, _) in enumerate(self.memberships):
@@ -105,12 +113,10 @@ metadata = st.dictionaries(
             "filter_tenant_id2",
             "os_type",
             "ns.os_type",
+            "ns_os_type",
             "instance_type",
             "max_io_ops_per_host",
             "max_instances_per_host",
-            "cpu_weight_multiplier",
-            "metrics_weight_multiplier",
-            "build_failure_weight_multiplier",
             "trait:CUSTOM_GOLD",
         ]
     ),
@@ -137,8 +143,13 @@ metadata = st.dictionaries(
     max_size=4,
 )
 counts = st.integers(0, 60)
+failures = st.sampled_from([(0, False), (0, False), (1, False), (3, False), (2, True)])
+images = st.sampled_from([[], [{"os_type": "linux"}], [{"os_type": "bsd", "hw_disk_bus": "ide"}, {"note": "x"}], [{"os_type": "bsd"}] * 2])
 room = st.fixed_dictionaries(
-    {name: st.tuples(st.integers(0, 20), st.integers(0, 2), st.just(1.5), st.integers(0, 9)) for name in ("VCPU", "MEMORY_MB", "DISK_GB")}
+    {
+        name: st.tuples(st.integers(0, 20), st.integers(0, 2), st.sampled_from([1.0, 1.5]), st.integers(0, 9))
+        for name in ("VCPU", "MEMORY_MB", "DISK_GB")
+    }
 )
 
 
@@ -146,7 +157,7 @@ room = st.fixed_dictionaries(
 def worlds(draw):
     names = draw(st.lists(st.sampled_from(NAMES), min_size=1, max_size=6, unique=True))
     hosts = [
-        PlainHost(number * 2, name, draw(facts), draw(counts), draw(st.integers(0, 10)), draw(room), draw(st.integers(0, 3)))
+        PlainHost(number * 2, name, draw(facts), draw(counts), draw(st.integers(0, 10)), draw(room), draw(failures), draw(images))
         for number, name in enumerate(names, 1)
     ]
     memberships = [(draw(metadata), set(draw(st.lists(st.sampled_from(names), unique=True)))) for _ in range(draw(st.integers(0, 3)))]
@@ -174,10 +185,7 @@ extra_specs = st.dictionaries(
             "ssd",
             "aggregate_instance_extra_specs:ssd",
             "aggregate_instance_extra_specs:os_type",
-            "capabilities:hypervisor_type",
-            "capabilities:free_ram_mb",
-            "capabilities:cpu_info:features",
-            "capabilities:cpu_info:arch",
+            *(f"capabilities:{name}" for name in ATTRIBUTES),
             "capabilities:nothing",
             "hypervisor_version",
             "vcpus_used",
@@ -188,14 +196,15 @@ extra_specs = st.dictionaries(
         ]
     ),
     st.sampled_from(["required", "forbidden"])
+    | st.sampled_from(["s> QEMU", "s>= QEMU", "s<= QEMU", "s> h1", "s<= 10.0.0.1", "s>=", "== 1.5", "1.5", "EPYC", "h2", "uuid-2"])
     | st.sampled_from(["true", "QEMU", "s== QEMU", "s!= QEMU", "s< b", ">= 4", "<= 7", "== 4", "!= 4", "= 3", ">= x", "<in> avx", ""])
     | st.sampled_from(["<all-in> aes avx2", "<or> linux <or> windows", "<or> 2 <or> true", "x86_64", "7002022"]),
     max_size=3,
 )
 comparison = st.tuples(
     st.sampled_from(["=", "<", ">", "<=", ">=", "in"]),
-    st.sampled_from(["$free_ram_mb", "$vcpus_used", "$host", "$nothing", "$hypervisor_type", "$num_instances"]),
-    st.sampled_from([0, 3, 8, "h1", "QEMU", "$vcpus_total"]),
+    st.sampled_from(["$free_ram_mb", "$vcpus_used", "$host", "$nothing", "$hypervisor_type", "$num_instances", "$cpu_info.arch"]),
+    st.sampled_from([0, 3, 8, "h1", "QEMU", "x86_64", "$vcpus_total"]),
 ).map(list)
 queries = st.recursive(
     comparison,
@@ -229,9 +238,11 @@ specs = st.builds(
     ),
     image_id=st.sampled_from([None, "secret", "open"]),
     image_properties=st.dictionaries(
-        st.sampled_from(["os_type", "ns.os_type", "trait:CUSTOM_GOLD"]), st.sampled_from(["linux", "bsd", "required", "forbidden"])
+        st.sampled_from(["os_type", "ns.os_type", "ns_os_type", "hw_disk_bus", "note", "trait:CUSTOM_GOLD"]),
+        st.sampled_from(["linux", "bsd", "ide", "x", "required", "forbidden"]),
     ),
     scheduler_hints=hints,
+    max_attempts=st.integers(1, 2),
 )
 options = st.fixed_dictionaries(
     {},
@@ -241,6 +252,7 @@ options = st.fixed_dictionaries(
         "restrict_isolated_hosts_to_isolated_images": st.booleans(),
         "max_io_ops_per_host": st.integers(0, 9),
         "aggregate_image_properties_isolation_namespace": st.just("ns"),
+        "aggregate_image_properties_isolation_separator": st.sampled_from([".", "_"]),
     },
 )
 
@@ -295,15 +307,30 @@ def attribute(host, name):
 
     found = {
         "host": host.name,
+        "nodename": host.name,
+        "hypervisor_hostname": host.name,
+        "uuid": f"uuid-{host.id}",
+        "host_ip": host.facts.host_ip,
         "hypervisor_type": host.facts.hypervisor_type,
         "hypervisor_version": host.facts.hypervisor_version,
         "free_ram_mb": usable("MEMORY_MB") - host.room["MEMORY_MB"][3],
+        "total_usable_ram_mb": usable("MEMORY_MB"),
+        "free_disk_mb": (usable("DISK_GB") - host.room["DISK_GB"][3]) * 1024,
+        "total_usable_disk_gb": usable("DISK_GB"),
+        "disk_mb_used": host.room["DISK_GB"][3] * 1024,
         "vcpus_used": host.room["VCPU"][3],
         "vcpus_total": usable("VCPU"),
+        "cpu_allocation_ratio": host.room["VCPU"][2],
+        "ram_allocation_ratio": host.room["MEMORY_MB"][2],
+        "disk_allocation_ratio": host.room["DISK_GB"][2],
         "num_instances": host.instances,
+        "num_io_ops": host.io_ops,
+        "failed_builds": host.failures[0],
         "cpu_info:arch": host.facts.cpu_arch,
+        "cpu_info:model": host.facts.cpu_model,
         "cpu_info:features": " ".join(host.facts.cpu_features),
     }
+    assert set(found) == set(ATTRIBUTES)
     return found.get(name)
 
 
@@ -316,7 +343,7 @@ def answer(query, host):
         if isinstance(each, list):
             values.append(answer(each, host))
         elif isinstance(each, str) and each.startswith("$"):
-            if (value := attribute(host, each[1:])) is not None:
+            if (value := attribute(host, each[1:].replace(".", ":"))) is not None:
                 values.append(value)
         else:
             values.append(each)
@@ -356,10 +383,15 @@ def named_by(spec, hint):
 
 
 @plain
+def all_hosts(host, world, spec, conf):
+    return True
+
+
+@plain
 def compute_capabilities(host, world, spec, conf):
     for key, wanted in spec.flavor.extra_specs.items():
         name = key.removeprefix("capabilities:") if key.startswith("capabilities:") else key
-        if name == key and key not in ("hypervisor_version", "vcpus_used"):
+        if name == key and key not in ATTRIBUTES:
             continue
         value = attribute(host, name)
         if value is None or not meets(str(value), wanted):
@@ -398,8 +430,9 @@ def aggregate_multi_tenancy_isolation(host, world, spec, conf):
 @plain
 def aggregate_image_properties_isolation(host, world, spec, conf):
     namespace = conf.scheduler.aggregate_image_properties_isolation_namespace
+    separator = conf.scheduler.aggregate_image_properties_isolation_separator
     for key, value in spec.image_properties.items():
-        if namespace and not key.startswith(f"{namespace}."):
+        if namespace and not key.startswith(f"{namespace}{separator}"):
             continue
         wanted = words_of(host, key)
         if wanted and value not in wanted:
@@ -504,9 +537,27 @@ PLAIN_WEIGHTS = {
     "soft_anti_affinity": lambda host, world: -members_there(host, world, "soft-anti-affinity"),
     "image_cached": lambda host, world: int(world.asked.image_id in host.facts.cached_images),
     "metrics": lambda host, world: metrics_of(host, min((metrics_of(each) for each in world.passing() if tells_all(each)), default=0.0)),
-    "build_failures": lambda host, world: host.failed_builds,
-    "cpu": lambda host, world: (host.room["VCPU"][0] - host.room["VCPU"][1]) * host.room["VCPU"][2] - host.room["VCPU"][3],
+    "build_failures": lambda host, world: 0 if may_probe(host, world) else host.failures[0],
+    "probes": lambda host, world: int(may_probe(host, world)),
+    "image_properties": lambda host, world: sum(
+        there.get(name) == value
+        for name, value in world.asked.image_properties.items()
+        if name.startswith(("hw_", "img_", "os_"))
+        for there in host.images
+    ),
+    "cpu": lambda host, world: free(host, "VCPU"),
+    "ram": lambda host, world: free(host, "MEMORY_MB"),
+    "disk": lambda host, world: free(host, "DISK_GB"),
 }
+
+
+def free(host, resource):
+    total, reserved, ratio, used = host.room[resource]
+    return (total - reserved) * ratio - used
+
+
+def may_probe(host, world):
+    return host.failures[1] and world.asked.max_attempts > 1
 
 
 def members_there(host, world, policy):
@@ -529,6 +580,11 @@ def loaded(chosen):
     for name, value in chosen.items():
         conf.set_override(name, value, "scheduler")
     return conf
+
+
+def test_every_filter_and_every_weigher_has_a_plain_reading():
+    assert set(PLAIN) | CHAIN == set(plugins.names_of("filters"))
+    assert set(PLAIN_WEIGHTS) == set(plugins.names_of("weighers"))
 
 
 @pytest.mark.parametrize("name", sorted(PLAIN))
@@ -556,10 +612,17 @@ def test_all_filters_together_pass_what_each_of_them_passes(world, spec, chosen)
 @pytest.mark.parametrize("name", sorted(PLAIN_WEIGHTS))
 @settings(max_examples=150, deadline=None)
 @given(
-    world=worlds(), spec=specs, multiplier=st.sampled_from([-1.0, 0.0, 0.5, 2.0]), fallen=st.sets(st.sampled_from([2, 4, 6]), max_size=2)
+    world=worlds(),
+    spec=specs,
+    multiplier=st.sampled_from([-1.0, 0.0, 0.5, 2.0]),
+    said=st.lists(st.none() | st.sampled_from(MULTIPLIERS), min_size=3, max_size=3),
+    fallen=st.sets(st.sampled_from([2, 4, 6]), max_size=2),
 )
-def test_a_weigher_weighs_as_its_plain_reading_with_multipliers_of_aggregates(name, world, spec, multiplier, fallen):
+def test_a_weigher_weighs_as_its_plain_reading_with_multipliers_of_aggregates(name, world, spec, multiplier, said, fallen):
     [weigher] = weighers.load([name], loaded({}))
+    for (of_aggregate, _), value in zip(world.memberships, said, strict=False):
+        if value is not None and weigher.option is not None:
+            of_aggregate[weigher.option] = value
     request = Request(spec, {}, {}, 0.0, loaded({}), Relations(world.group, world.host_of))
     columns, world.asked, world.fallen = world.columns(), spec, fallen
     weights = weighing.weigh(columns, request, ~columns.with_ids(fallen), [replace(weigher, multiplier=multiplier)]).total

@@ -13,6 +13,7 @@ from hullwright.persistence import aggregates, allocations, hosts
 from hullwright.persistence.database import Database
 from hullwright.persistence.models.hosts import hosts as hosts_table
 from hullwright.persistence.models.hosts import inventories
+from hullwright.scheduler.host_view import HostView
 from hullwright.scheduler.snapshot import Snapshot
 
 FACTS = HostFacts("h", "QEMU", 7002022, vcpus=8, memory_mb=16384, disk_gb=100, disk_free_gb=100)
@@ -73,10 +74,11 @@ def told(snapshot: Snapshot) -> dict:
         found[name] = {column: getattr(columns, column)[at].item() for column in plain}
         found[name]["seen"] = bool(columns.last_seen_at[at] > 0)
         found[name]["zone"] = [zone for zone in ("nova", "west") if columns.availability_zone.equal(zone)[at]]
+        found[name]["uuid"] = HostView(columns, at)["uuid"]
         found[name]["reason"] = columns.quarantine_reasons.get(int(columns.ids[at]))
         for resource in ("VCPU", "MEMORY_MB", "DISK_GB"):
             room = columns.resource(resource)
-            found[name][resource] = (room.usable[at].item(), room.capacity[at].item(), room.used[at].item())
+            found[name][resource] = tuple(getattr(room, amount)[at].item() for amount in ("usable", "ratio", "capacity", "used"))
     return found
 
 

@@ -1,6 +1,7 @@
 """Attributes of hosts by the names that flavors and queries use for them, as arrays.
 
-Amounts are those that a host has itself, without allocation ratios. Not for: filters of ours, which read columns directly.
+Amounts are those that a host has itself, without allocation ratios. What Nova has besides (cpu_info:vendor, cpu_info:topology, stats)
+is not among a host's facts. Not for: filters of ours, which read columns directly.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ def _names(hosts: Columns) -> Values:
 
 
 _LABELS: dict[str, Callable[[Columns], Labels]] = {
+    "uuid": lambda hosts: hosts.uuid,
     "host_ip": lambda hosts: hosts.host_ip,
     "hypervisor_type": lambda hosts: hosts.hypervisor_name,
     "cpu_info:arch": lambda hosts: hosts.cpu_arch,
@@ -50,6 +52,9 @@ _ARRAYS: dict[str, Callable[[Columns], Values]] = {
     "disk_mb_used": lambda hosts: hosts.resource("DISK_GB").used * 1024,
     "vcpus_total": lambda hosts: hosts.resource("VCPU").usable,
     "vcpus_used": lambda hosts: hosts.resource("VCPU").used,
+    "cpu_allocation_ratio": lambda hosts: hosts.resource("VCPU").ratio,
+    "ram_allocation_ratio": lambda hosts: hosts.resource("MEMORY_MB").ratio,
+    "disk_allocation_ratio": lambda hosts: hosts.resource("DISK_GB").ratio,
     "num_instances": lambda hosts: hosts.instance_counts,
     "num_io_ops": lambda hosts: hosts.io_ops,
     "failed_builds": lambda hosts: hosts.failed_builds,

@@ -45,6 +45,7 @@ class HostRow:
     probed_at: float | None = None
     quarantine_reason: str | None = None
     facts: HostFacts | None = None
+    uuid: str = ""
 
 
 def _resized(array: NDArray[Any], size: int) -> NDArray[Any]:
@@ -127,7 +128,7 @@ class Sets:
         self.holders = {word: holders[mask] for word, holders in self.holders.items()}
 
 
-_AMOUNTS = ("usable", "capacity", "used", "holders", "building")
+_AMOUNTS = ("usable", "ratio", "capacity", "used", "holders", "building")
 
 
 class Resource:
@@ -136,7 +137,8 @@ class Resource:
     def __init__(self, size: int) -> None:
         """Start with nothing on `size` hosts."""
         self.usable: Integers = np.zeros(size, dtype=np.int64)  # total - reserved: the most that one instance may have
-        self.capacity: Floats = np.zeros(size)  # usable x allocation ratio: the most that all instances together may have
+        self.ratio: Floats = np.zeros(size)  # how often it may be given
+        self.capacity: Floats = np.zeros(size)  # usable x ratio: the most that all instances together may have
         self.used: Integers = np.zeros(size, dtype=np.int64)  # claimed, or chosen here and about to be claimed
         self.holders: Integers = np.zeros(size, dtype=np.int64)  # instances that hold of it
         self.building: Integers = np.zeros(size, dtype=np.int64)  # those of them that are being built
@@ -204,6 +206,7 @@ class Columns:
         self.guest_cpu_features = Labels()  # the same, of the CPU that guests see
         self.machine_types = Labels()  # the same
         self.host_ip = Labels()
+        self.uuid = Labels()
         self.virt_types = Sets()
         self.vm_modes = Sets()
         self.disk_formats = Sets()
@@ -318,6 +321,7 @@ class Columns:
         resource = self.resources.setdefault(resource_class, Resource(len(self)))
         usable = np.subtract(total, reserved)
         resource.usable[positions] = usable
+        resource.ratio[positions] = ratio
         resource.capacity[positions] = usable * np.asarray(ratio)
         resource.used[positions] = used
         resource.holders[positions] = holders
@@ -342,6 +346,7 @@ class Columns:
             self.guest_cpu_features,
             self.machine_types,
             self.host_ip,
+            self.uuid,
             self.virt_types,
             self.vm_modes,
             self.disk_formats,
@@ -385,6 +390,7 @@ class Columns:
         self.guest_cpu_features.put(position, " ".join(facts.guest_cpu))
         self.machine_types.put(position, " ".join(facts.machine_types))
         self.host_ip.put(position, facts.host_ip if row.facts else "")
+        self.uuid.put(position, row.uuid)
         self._put_images(row.id, facts.cached_images)
         self.virt_types.put(position, facts.virt_types)
         self.vm_modes.put(position, facts.extra.get("vm_modes", "hvm").split(",") if row.facts else ())

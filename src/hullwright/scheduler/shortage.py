@@ -28,13 +28,14 @@ class Shortage(Mapping[int, str]):
         at = self._hosts.position_of_id(host_id)
         if at is None:
             raise KeyError(host_id)
-        usable, capacity, used = (column[at].item() for column in (self._resource.usable, self._resource.capacity, self._resource.used))
+        found = self._resource
+        usable, ratio, capacity, used = (column[at].item() for column in (found.usable, found.ratio, found.capacity, found.used))
         asked = f"{describe_amount(self._class, self._amount)} asked"
         if usable <= 0:
             return f"{asked}, the host has none"
         # A server overcommits against others, never against itself.
         limit = f", at most {usable} for one server" if usable < min(self._amount, capacity) else ""
-        return f"{asked}, {max(0, int(capacity) - used)} free of {int(capacity)} ({usable} x {capacity / usable:g}){limit}"
+        return f"{asked}, {max(0, int(capacity) - used)} free of {int(capacity)} ({usable} x {ratio:g}){limit}"
 
     def __iter__(self) -> Iterator[int]:
         """All hosts."""
