@@ -256,6 +256,19 @@ def test_columns_and_a_plain_reading_reject_the_same_hosts_for_the_same_reasons(
     assert all(sample <= expected[reason] for reason, (_, sample) in told.items())
 
 
+@settings(max_examples=200, deadline=None)
+@given(world=worlds(), spec=specs, architecture=st.sampled_from([None, None, "x86_64", "arm64"]))
+def test_what_an_image_asks_for_is_what_its_plain_reading_says(world, spec, architecture):
+    """Apart from the other filters, which leave few hosts to it."""
+    rows, _ = world
+    conf = opts.load([])
+    conf.set_override("image_properties_default_architecture", architecture, "scheduler")
+    outcome = select.apply_filters(Columns(rows), Request(spec, {}, {}, AT, conf), filters.load(["image_properties"]))
+    reasons = [image_reason(spec, row.facts, architecture) for row in rows]
+    assert outcome.passing.tolist() == [reason is None for reason in reasons]
+    assert {each.reason: each.count for each in outcome.rejections} == {reason: reasons.count(reason) for reason in reasons if reason}
+
+
 @settings(max_examples=150, deadline=None)
 @given(world=worlds(), max_attempts=st.integers(1, 2), tried=tries)
 def test_columns_and_a_plain_reading_weigh_alike(world, max_attempts, tried):

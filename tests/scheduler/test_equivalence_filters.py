@@ -582,6 +582,21 @@ def loaded(chosen):
     return conf
 
 
+SIGNS = ["", "=", "==", "!=", ">=", "<=", "s==", "s!=", "s<", "s<=", "s>", "s>=", "<in>", "<all-in>", "<or>"]
+
+
+@settings(max_examples=30, deadline=None)
+@given(world=worlds())
+def test_each_attribute_meets_each_operator_as_their_plain_reading_has_it(world):
+    columns = world.columns()
+    for name in ATTRIBUTES:
+        values = [attribute(host, name) for host in world.hosts]
+        assert attributes.read(columns, name).tolist() == values
+        for wanted in [f"{sign} {word}".strip() for sign in SIGNS for word in {"", "4", "M", *map(str, values)}]:
+            expected = [meets(str(value), wanted) for value in values]
+            assert attributes.meeting(columns, name, wanted).tolist() == expected, (name, wanted)
+
+
 def test_every_filter_and_every_weigher_has_a_plain_reading():
     assert set(PLAIN) | CHAIN == set(plugins.names_of("filters"))
     assert set(PLAIN_WEIGHTS) == set(plugins.names_of("weighers"))
