@@ -23,6 +23,9 @@ BOARD = "hullwright"  # the board of our own conductors
 # Lower goes first. A person waits for a query's answer, and a delete frees room that builds may need.
 RANK_QUERY, RANK_DELETE, RANK_DEFAULT, RANK_CLEANING = 0, 5, 10, 15
 
+_is_question = jobs.c.rank == sa.literal_column(str(RANK_QUERY))  # no parameter: else the index of those that were answered goes unused
+_UNREAD_MAX = 100  # removed at once
+
 COLUMNS = [jobs.c[name] for name in Job.__dataclass_fields__]
 
 
@@ -142,6 +145,20 @@ def forget(connection: Connection, uuid: str) -> None:
 def forget_unwanted(connection: Connection, job: Job) -> None:
     """Remove a question that was answered when nobody waited for it any more."""
     connection.execute(sa.delete(jobs).where(jobs.c.id == job.id, jobs.c.cancel_requested.is_(True)))
+
+
+def list_unread(connection: Connection, before: float) -> list[int]:
+    """The ids of questions that were answered before that time and are still there: who asked died, or could not remove them.
+
+    At most a hundred. One that is stuck is none of them: it has no answer, and its evidence is for an operator.
+    """
+    answered = sa.and_(_is_question, jobs.c.finished_at < before, jobs.c.state != JobState.STUCK)
+    return list(connection.execute(sa.select(jobs.c.id).where(answered).limit(_UNREAD_MAX)).scalars())
+
+
+def forget_unread(connection: Connection, ids: Sequence[int]) -> None:
+    """Remove these questions with their answers."""
+    connection.execute(sa.delete(jobs).where(jobs.c.id.in_(ids)))
 
 
 def has_open(connection: Connection, instance_uuid: str, kind: str) -> bool:

@@ -1,4 +1,5 @@
-"""Caretaker: has the rounds made when they are due, listens to what hypervisors tell of their guests, and clears old rounds away.
+"""Caretaker: has the rounds made when they are due, listens to what hypervisors tell of their guests, and clears away what nobody reads:
+old rounds, and answers whose asker is gone.
 
 One per conductor. Of all conductors one posts a round, because its job's uuid follows from the round before; every conductor listens to
 the hosts, and of those that hear the same news one writes it.
@@ -35,6 +36,9 @@ from hullwright.persistence.wakeup import Wakeup
 LOG = logging.getLogger(__name__)
 TICK_SECONDS = 0.5
 LOOK_FOR_HOSTS_SECONDS = 10.0
+LOOK_FOR_ANSWERS_SECONDS = 10.0
+# Whoever asked reads the answer within a second and removes it. Console logs hold passwords that guests print: they do not stay.
+UNREAD_SECONDS = 30.0
 
 
 class Caretaker:
@@ -51,7 +55,7 @@ class Caretaker:
         self._news: queue.SimpleQueue[tuple[float, str, str]] = queue.SimpleQueue()  # monotonic time, host, instance
         self._waiting: dict[tuple[str, str], float] = {}  # news that is not yet looked at
         self._watched: set[HostRef] = set()
-        self._look_for_hosts_at = 0.0
+        self._look_for_hosts_at = self._look_for_answers_at = 0.0
         self._pause_seconds: float = min([TICK_SECONDS, *(interval / 4 for interval in self._intervals.values() if interval > 0)])
         self._loop = Loop("caretaker", self._turn, self._pause_seconds)
 
@@ -67,6 +71,7 @@ class Caretaker:
 
     def _turn(self) -> float:
         self._post_due()
+        self._forget_unread()
         if self._options.watch_guests:
             self._watch_hosts()
             self._heed_news()
@@ -111,6 +116,16 @@ class Caretaker:
         no_news = sa.or_(text.is_(None), text.like('{"unchanged"%'))
         here = sa.and_(jobs_table.c.kind == kind, jobs_table.c.state == JobState.DONE, jobs_table.c.error.is_(None), no_news)
         conn.execute(sa.delete(jobs_table).where(here, jobs_table.c.uuid != newest))
+
+    def _forget_unread(self) -> None:
+        if time.monotonic() < self._look_for_answers_at:
+            return
+        self._look_for_answers_at = time.monotonic() + LOOK_FOR_ANSWERS_SECONDS
+        with self._db.read() as conn:
+            unread = jobs.list_unread(conn, now() - UNREAD_SECONDS)
+        if unread:
+            with self._db.write() as conn:
+                jobs.forget_unread(conn, unread)
 
     # --- News of guests --------------------------------------------------------------------------------------------------
 

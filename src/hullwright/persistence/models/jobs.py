@@ -62,6 +62,14 @@ jobs = Table(
     Index(
         "ix_jobs_finished", "finished_at", sqlite_where=text("finished_at IS NOT NULL"), postgresql_where=text("finished_at IS NOT NULL")
     ),
+    # Questions that were answered (rank 0): there are few, as each is removed once its answer is read.
+    Index(
+        "ix_jobs_answered",
+        "rank",
+        "finished_at",
+        sqlite_where=text("rank = 0 AND finished_at IS NOT NULL"),
+        postgresql_where=text("rank = 0 AND finished_at IS NOT NULL"),
+    ),
     Index("ix_jobs_stuck", "id", sqlite_where=text("state = 'stuck'"), postgresql_where=text("state = 'stuck'")),
 )
 

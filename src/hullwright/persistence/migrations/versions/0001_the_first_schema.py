@@ -260,6 +260,13 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("jobs", schema=None) as batch_op:
         batch_op.create_index(
+            "ix_jobs_answered",
+            ["rank", "finished_at"],
+            unique=False,
+            sqlite_where=sa.text("rank = 0 AND finished_at IS NOT NULL"),
+            postgresql_where=sa.text("rank = 0 AND finished_at IS NOT NULL"),
+        )
+        batch_op.create_index(
             "ix_jobs_finished",
             ["finished_at"],
             unique=False,
