@@ -20,7 +20,7 @@ from hullwright.conductor.client import Asker
 from hullwright.objects.instances import Fault
 from hullwright.objects.networks import NetworkRequest
 from hullwright.objects.volumes import BlockDeviceRequest, Volume
-from hullwright.persistence import aggregates, faults, hosts, instances, jobs, leases, ports, volumes
+from hullwright.persistence import aggregates, faults, hosts, instances, jobs, leases, patterns, ports, volumes
 from hullwright.persistence.database import now
 from hullwright.persistence.models.instances import instance_actions
 from hullwright.persistence.models.instances import instances as instance_table
@@ -313,6 +313,19 @@ def test_a_pattern_without_a_bound_or_a_sense_is_400(api: Api, world: World, pat
     answer = api.get(f"/servers?name={quote(pattern)}")
     assert answer.fault[0] == "badRequest"
     assert "regular expression" in answer.fault[1]
+
+
+def test_a_pattern_that_postgresql_needs_too_long_for_is_given_up(api: Api, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patterns, "LONGEST_SEARCH_SECONDS", 0.3)
+    create(api, world, name="ab" * 120)
+    answer = api.get(f"/servers?name={quote('((.?){30}){33}y')}")
+    if api.db.is_sqlite:
+        assert answer.json["servers"] == []
+    else:
+        assert answer.fault == ("badRequest", "The search took longer than 0.3 seconds.")
+        with api.db.read() as conn:
+            assert conn.exec_driver_sql("SHOW statement_timeout").scalar() == "0"
+    assert names(api, "?name=b$") == ["ab" * 120]
 
 
 @contextlib.contextmanager

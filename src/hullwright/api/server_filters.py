@@ -99,7 +99,8 @@ class ServerQuery:
     sort: list[tuple[str, bool]]
     marker: str | None
     limit: int
-    nothing: bool = False  # no server can match
+    nothing: bool  # no server can match
+    searches: bool  # for a pattern
 
 
 def read(context: ApiContext, req: falcon.Request, who: Caller) -> ServerQuery:
@@ -114,7 +115,8 @@ def read(context: ApiContext, req: falcon.Request, who: Caller) -> ServerQuery:
     if reader.matching():
         where.extend(reader.conditions)
     marker = last(req, "marker")
-    return ServerQuery(where, _sort(req, who, context, minor), marker, page_limit(req, context.conf.api.max_limit), reader.nothing)
+    limit = page_limit(req, context.conf.api.max_limit)
+    return ServerQuery(where, _sort(req, who, context, minor), marker, limit, reader.nothing, reader.searches)
 
 
 def _refuse_unknown(req: falcon.Request, minor: int) -> None:
@@ -158,6 +160,7 @@ class _Reader:
         self.admin = context.policy.allows(who, "os-extended-server-attributes")
         self.conditions: list[Condition] = []
         self.nothing = False
+        self.searches = False
 
     def scope(self) -> list[Condition]:
         """Whose servers, and whether deleted ones."""
@@ -272,4 +275,5 @@ class _Reader:
             patterns.compiled(pattern)
         except ValueError as error:
             raise bad_parameter(name, pattern, f"It is no regular expression that can be searched for: {error}") from None
+        self.searches = True
         return pattern

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,7 +20,7 @@ from hullwright.api.schemas.parts import truth
 from hullwright.api.server_create import generated_password, prepare
 from hullwright.api.server_views import DEFAULT_GROUPS, ServerView
 from hullwright.objects.errors import BadRequest, HullwrightError
-from hullwright.persistence import instances, server_groups, server_pages
+from hullwright.persistence import instances, patterns, server_groups, server_pages
 from hullwright.persistence.idempotency_keys import KeyedRequest, Made
 
 
@@ -87,14 +88,17 @@ class Servers(Resource):
         if not query.nothing:
             with context.db.read() as conn:
                 try:
-                    rows = server_pages.list_rows(
-                        conn,
-                        where=query.where,
-                        sort=query.sort,
-                        marker=query.marker,
-                        limit=query.limit + 1,
-                        brief=not detail,
-                    )
+                    with patterns.bounded(conn) if query.searches else contextlib.nullcontext():
+                        rows = server_pages.list_rows(
+                            conn,
+                            where=query.where,
+                            sort=query.sort,
+                            marker=query.marker,
+                            limit=query.limit + 1,
+                            brief=not detail,
+                        )
+                except ValueError as error:
+                    raise BadRequest(str(error)) from None
                 except LookupError:
                     raise BadRequest(f"marker [{query.marker}] not found") from None
                 except sa.exc.DataError:

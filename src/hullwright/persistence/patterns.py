@@ -1,18 +1,25 @@
-"""Regular expressions that users send: only those that are searched for in time linear in the text, whatever the pattern.
+"""Regular expressions that users send: none may keep the database, or this process, busy for long.
 
-RE2's syntax says which: Perl's without back references and look-around. SQLite searches by RE2 itself. PostgreSQL searches such a pattern
-by an automaton of its own, and refuses one whose automaton would be too big; its dialect differs in small things, such as `\\b`.
+RE2's syntax says what a pattern may be: Perl's without back references and look-around. SQLite searches by RE2 itself, in time linear in
+the text. PostgreSQL has an engine of its own, which needs minutes to read some nested counts, `((.?){30}){33}`: it is given a time. Its
+dialect differs in small things: a word's bound is not written alike.
 """
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
 import re2
 import sqlalchemy as sa
+from sqlalchemy.engine import Connection
 
 LONGEST_PATTERN = 255  # characters
+LONGEST_SEARCH_SECONDS = 5.0  # of one statement on PostgreSQL
+
+_QUERY_CANCELED = "57014"  # SQLSTATE
 
 _SPECIAL = frozenset(r".^$*+?{}[]\|()")
 _OPTIONS = re2.Options()
@@ -32,6 +39,27 @@ def compiled(pattern: str) -> Any:
     except re2.error as error:
         reason = error.args[0]
         raise ValueError(reason.decode(errors="replace") if isinstance(reason, bytes) else str(reason)) from None
+
+
+@contextlib.contextmanager
+def bounded(conn: Connection) -> Iterator[None]:
+    """Statements that search for patterns, on a connection for reading.
+
+    Raises: ValueError when one takes too long.
+    """
+    if conn.dialect.name != "postgresql":
+        yield
+        return
+    conn.exec_driver_sql(f"SET statement_timeout = {int(LONGEST_SEARCH_SECONDS * 1000)}")
+    try:
+        yield
+    except sa.exc.OperationalError as error:
+        if getattr(error.orig, "sqlstate", None) != _QUERY_CANCELED:
+            raise
+        raise ValueError(f"The search took longer than {LONGEST_SEARCH_SECONDS} seconds.") from None
+    finally:
+        with contextlib.suppress(sa.exc.SQLAlchemyError):  # a connection that was lost needs it no more
+            conn.exec_driver_sql("RESET statement_timeout")
 
 
 def search(pattern: str, text: str | None) -> bool | None:
