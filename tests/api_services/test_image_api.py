@@ -18,6 +18,7 @@ from hullwright.objects.errors import ImageStorageFull
 from hullwright.objects.states import JobState
 from hullwright.persistence import images, jobs
 from hullwright.persistence.database import Database
+from support.effort import count_calls
 
 BYTES = b"a disk of 1 KiB " * 64
 OCTETS = {"Content-Type": "application/octet-stream"}
@@ -275,6 +276,30 @@ def test_a_list_is_filtered_sorted_and_paged(api: testing.TestClient) -> None:
     path, _, query = first["next"].partition("?")
     assert path == "/v2/images"
     assert listed(api, query) == ["c"]
+
+
+def test_a_list_by_tag_or_property_reads_what_it_shows(sqlite_api: testing.TestClient) -> None:
+    for number in range(3):
+        create(sqlite_api, name=f"i{number}", tags=["all"], colour="red")
+    queries = ("tag=all&limit=2", "colour=red&limit=2")
+    few = [count_calls(lambda query=query: listed(sqlite_api, query)) for query in queries]  # type: ignore[misc]
+    for number in range(3, 60):
+        create(sqlite_api, name=f"i{number}", tags=["all"], colour="red")
+    for query, calls in zip(queries, few, strict=True):
+        assert count_calls(lambda query=query: listed(sqlite_api, query)) < 1.2 * calls  # type: ignore[misc]
+        assert listed(sqlite_api, query) == ["i59", "i58"]
+
+
+def test_a_tag_or_property_is_found_as_it_is_and_not_within_another(api: testing.TestClient) -> None:
+    create(api, name="quoted", tags=['x"b"y', "ab", "B"], note='"colour":"red"', shade="colour")
+    create(api, name="plain", tags=["b"], colour="red")
+    create(api, name="umlaut", tags=["bläu"], colour='"rot"')
+    assert listed(api, "tag=b") == ["plain"]
+    assert listed(api, "tag=x%22b%22y") == ["quoted"]
+    assert listed(api, "tag=bl%C3%A4u") == ["umlaut"]
+    assert listed(api, "colour=red") == ["plain"]
+    assert listed(api, "colour=%22rot%22") == ["umlaut"]
+    assert listed(api, "colour=red&tag=ab") == []
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from hullwright.objects.errors import ImageInUse, ImageNotFound, ImageProtected
 from hullwright.objects.images import Image
 from hullwright.objects.states import OPEN_JOB_STATES
 from hullwright.persistence.database import Database, now
+from hullwright.persistence.json_text import has_item, has_member
 from hullwright.persistence.models.images import images
 from hullwright.persistence.models.instances import instances
 from hullwright.persistence.models.jobs import jobs
@@ -64,6 +65,16 @@ def of_visibility(visibility: str) -> sa.ColumnElement[bool]:
 def visible_to(project_id: str, visibilities: Iterable[str]) -> sa.ColumnElement[bool]:
     """Condition: the project's own, or shown to others to one of these degrees."""
     return sa.or_(images.c.visibility.in_(list(visibilities)), images.c.owner == project_id)
+
+
+def has_tag(tag: str) -> sa.ColumnElement[bool]:
+    """Condition: carries the tag."""
+    return has_item(images.c.tags, tag)
+
+
+def has_property(name: str, value: str) -> sa.ColumnElement[bool]:
+    """Condition: has a property of its own with this value."""
+    return has_member(images.c.properties, name, value)
 
 
 def list_all(

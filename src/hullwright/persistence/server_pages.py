@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import orjson
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
@@ -17,7 +16,7 @@ from hullwright.objects.instances import Fault
 from hullwright.objects.networks import Port
 from hullwright.objects.states import OPEN_JOB_STATES, VmState
 from hullwright.objects.volumes import Attachment
-from hullwright.persistence import faults, patterns, ports, volumes
+from hullwright.persistence import faults, json_text, patterns, ports, volumes
 from hullwright.persistence.models.hosts import hosts
 from hullwright.persistence.models.instances import instances
 from hullwright.persistence.models.jobs import jobs
@@ -195,11 +194,10 @@ def has_address(pattern: str, version: int) -> sa.ColumnElement[bool]:
 
 
 def has_tag(tag: str) -> sa.ColumnElement[bool]:
-    """Carries the tag. Tags are a JSON list as text, in which a quoted tag stands nowhere but as an element."""
-    return patterns.holds(instances.c.tags, orjson.dumps(tag).decode())
+    """Carries the tag."""
+    return json_text.has_item(instances.c.tags, tag)
 
 
 def has_metadata(key: str, value: str) -> sa.ColumnElement[bool]:
-    """Has the metadata item. Like tags: a quoted pair stands nowhere but as a member."""
-    pair = orjson.dumps({key: value}).decode()
-    return patterns.holds(instances.c.metadata, pair[1:-1])
+    """Has the metadata item."""
+    return json_text.has_member(instances.c.metadata, key, value)

@@ -42,21 +42,11 @@ class Images(Resource):
         """A page of the images that the caller may see and the query describes."""
         page = page_of(req, self.context.conf.api.max_limit, _SORTABLE, default=("created_at", True), default_limit=_DEFAULT_LIMIT)
         where = listable(caller(req), req.get_param("visibility")) + _filters(req)
-        wanted_tags = set(every(req, "tag"))
-        wanted = {name: value for name, value in req.params.items() if name not in _KNOWN}
-        # Tags and properties are not columns: with such a filter the rest of the list is read, then cut.
-        by_content = bool(wanted_tags or wanted)
         with self.context.db.read() as conn:
             try:
-                found = images.list_all(conn, where=where, sort=page.sort, marker=page.marker, limit=None if by_content else page.limit + 1)
+                found = images.list_all(conn, where=where, sort=page.sort, marker=page.marker, limit=page.limit + 1)
             except LookupError:
                 raise HttpError(400, f"Marker {page.marker} could not be found.") from None
-        if by_content:
-            found = [
-                image
-                for image in found
-                if wanted_tags <= set(image.tags) and all(image.properties.get(name) == value for name, value in wanted.items())
-            ]
         body: dict[str, Any] = {
             "images": [image_view(image) for image in found[: page.limit]],
             "first": "/v2/images",
@@ -152,7 +142,7 @@ def _without_read_only(given: Any) -> Any:
 
 
 def _filters(req: falcon.Request) -> list[sa.ColumnElement[bool]]:
-    """Conditions for the query's filters on columns.
+    """Conditions for the query's filters.
 
     Raises: HttpError 400.
     """
@@ -179,6 +169,8 @@ def _filters(req: falcon.Request) -> list[sa.ColumnElement[bool]]:
     for name in ("created_at", "updated_at"):
         for text in every(req, name):
             where.append(_time_filter(name, text))
+    where += [images.has_tag(tag) for tag in every(req, "tag")]
+    where += [images.has_property(name, value) for name in req.params if name not in _KNOWN for value in every(req, name)]
     return where
 
 
