@@ -274,6 +274,7 @@ def test_zones_are_those_of_hosts(api: Api, host_id: str) -> None:
         ("GET", "/os-hypervisors/{uuid}", None, "2.100"),
         ("GET", "/os-hypervisors/1", None, "2.52"),
         ("PUT", "/os-services/{uuid}", {"status": "disabled"}, "2.100"),
+        ("GET", "/os-services?host=host1", None, "2.100"),
     ],
 )
 def test_one_host_is_found_without_going_through_all(

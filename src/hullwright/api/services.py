@@ -34,13 +34,14 @@ class Services(Resource):
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Hosts and conductors; `host` and `binary` choose among them."""
         self.require(req, "os-services")
-        minor = microversion(req)
+        minor, name = microversion(req), last(req, "host")
         with self.context.db.read() as conn:
-            shown = [self._compute(host, minor) for host in hosts.list_all(conn)]
+            found = hosts.list_all(conn) if name is None else [hosts.by_name(conn, name)]
+            shown = [self._compute(host, minor) for host in found if host is not None]
             shown += [_conductor(row, minor, self.context.conf.conductor.lease_seconds) for row in conductors.list_all(conn)]
-        for name in ("host", "binary"):
-            if (wanted := last(req, name)) is not None:
-                shown = [service for service in shown if service[name] == wanted]
+        for field in ("host", "binary"):
+            if (wanted := last(req, field)) is not None:
+                shown = [service for service in shown if service[field] == wanted]
         send(resp, {"services": shown})
 
     def on_put_one(self, req: falcon.Request, resp: falcon.Response, service_id: str) -> None:

@@ -61,10 +61,15 @@ def get(conn: Connection, name: str) -> Host:
 
     Raises: HostNotFound.
     """
-    host = _only(conn, hosts.c.name == name)
+    host = by_name(conn, name)
     if host is None:
         raise HostNotFound(id=name)
     return host
+
+
+def by_name(conn: Connection, name: str) -> Host | None:
+    """The host of that name, if there is one."""
+    return _only(conn, hosts.c.name == name)
 
 
 def by_uuid(conn: Connection, uuid: str) -> Host | None:
