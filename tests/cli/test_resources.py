@@ -45,6 +45,13 @@ def test_an_image_is_uploaded_whole_and_saved_as_it_was(furnished: Installation,
     assert not (tmp_path / "copy.part").exists()
 
 
+def test_an_image_is_everybodys_unless_it_is_made_private(furnished: Installation, image_file: Path) -> None:
+    assert furnished.json("image", "show", "img")["Visibility"] == "public"
+    made = furnished.json("image", "create", "mine", "--file", str(image_file), "--disk-format", "raw", "--private")
+    furnished.ok("image", "delete", "mine")
+    assert made["Visibility"] == "private"
+
+
 def test_an_image_file_that_is_not_there_leaves_no_image(furnished: Installation) -> None:
     done = furnished.run("image", "create", "ghost", "--file", "/nonexistent/file")
     assert (done.returncode, done.stderr) == (1, "hullwright: /nonexistent/file cannot be read: No such file or directory\n")

@@ -15,7 +15,8 @@ from cliff.columns import FormattableColumn
 from cliff.command import Command
 
 from hullwright.cli import words
-from hullwright.cli.http import Client
+from hullwright.cli.http import DEFAULT_URL, Client
+from hullwright.cli.identity import Identity
 from hullwright.conf import database as database_options
 from hullwright.conf import opts
 from hullwright.persistence.database import Database
@@ -28,8 +29,10 @@ class ApiCommand(Command):
 
     @cached_property
     def client(self) -> Client:
-        """The API at --url."""
-        return Client(self.app.options.url)
+        """The API at --url; of a cloud that is named and no URL, where its catalog says."""
+        options = self.app.options
+        identity = Identity(options.os_cloud) if options.os_cloud else None
+        return Client(options.url or (identity.url() if identity else DEFAULT_URL), identity=identity)
 
 
 class LocalCommand(Command):

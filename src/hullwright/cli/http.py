@@ -13,6 +13,7 @@ from typing import IO, Any
 import requests
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_chain, wait_fixed
 
+from hullwright.cli.identity import Identity
 from hullwright.objects.errors import HullwrightError, NotFound, Unavailable
 
 COMPUTE = "/v2.1"
@@ -43,6 +44,12 @@ class ApiError(HullwrightError):
     message = "{reason}"
 
 
+class Unauthorized(ApiError):
+    """The API takes nobody without a valid token."""
+
+    hint = "Name a cloud of clouds.yaml with --os-cloud or OS_CLOUD, or set OS_AUTH_URL and its like."
+
+
 class Gone(NotFound):
     """The API knows no such thing."""
 
@@ -52,8 +59,8 @@ class Gone(NotFound):
 class Client:
     """One API, all its services."""
 
-    def __init__(self, url: str, timeout_seconds: float = 60.0) -> None:
-        """`url`: of the root, such as http://127.0.0.1:8774."""
+    def __init__(self, url: str, timeout_seconds: float = 60.0, identity: Identity | None = None) -> None:
+        """`url`: of the root, such as http://127.0.0.1:8774. `identity`: for an API behind Keystone."""
         self.url = url.rstrip("/")
         self.timeout_seconds = timeout_seconds
         self.session = requests.Session()
@@ -61,11 +68,13 @@ class Client:
         self.session.headers.update(
             {"Accept": "application/json", "OpenStack-API-Version": f"compute {MICROVERSION}", "User-Agent": "hullwright"}
         )
+        if identity is not None:
+            identity.prepare(self.session)
 
     def request(self, method: str, path: str, **arguments: Any) -> requests.Response:
         """One request.
 
-        Raises: ApiUnreachable; Gone for 404; ApiError for any other answer of 400 or more.
+        Raises: ApiUnreachable; Gone for 404; Unauthorized for 401; ApiError for any other answer of 400 or more.
         """
         arguments.setdefault("timeout", self.timeout_seconds)
         try:
@@ -74,7 +83,8 @@ class Client:
             raise ApiUnreachable(url=self.url, reason=_cause(error)) from error
         if response.status_code >= 400:
             reason = _reason(response)
-            raise Gone(reason=reason) if response.status_code == 404 else ApiError(reason=reason, status=response.status_code)
+            kind = {401: Unauthorized, 404: Gone}.get(response.status_code, ApiError)
+            raise kind(reason=reason, status=response.status_code)
         return response
 
     def get(self, path: str, **query: Any) -> Any:

@@ -18,7 +18,9 @@ from hullwright.cli import find, http
 from hullwright.cli.base import ApiCommand, Bytes, Pairs, Table, pair
 from hullwright.objects.errors import HullwrightError
 
-COLUMNS = ("ID", "Name", "Status", "Disk format", "Size", "Virtual size", "Checksum", "Min disk GB", "Min RAM MB", "Properties")
+COLUMNS = (
+    "ID", "Name", "Status", "Visibility", "Disk format", "Size", "Virtual size", "Checksum", "Min disk GB", "Min RAM MB", "Properties",
+)  # fmt: skip
 LIST_COLUMNS = ("ID", "Name", "Status", "Disk format", "Size")
 DISK_FORMATS = ("qcow2", "raw", "aki", "ari", "ami")
 
@@ -41,6 +43,7 @@ def _row(image: dict[str, Any]) -> tuple[Any, ...]:
         image["id"],
         image["name"],
         image["status"],
+        image["visibility"],
         image["disk_format"],
         Bytes(image["size"]),
         Bytes(image.get("virtual_size")),
@@ -75,6 +78,7 @@ class Create(ApiCommand, ShowOne):
         parser.add_argument("--disk-format", choices=DISK_FORMATS, default="qcow2", help="default qcow2")
         parser.add_argument("--min-disk-gb", type=int, default=0)
         parser.add_argument("--min-ram-mb", type=int, default=0)
+        parser.add_argument("--private", action="store_true", help="for its project only: all that who is no administrator may make")
         parser.add_argument(
             "--property", type=pair, action="append", default=[], metavar="KEY=VALUE", help="such as hw_disk_bus=virtio, kernel_id=<image>"
         )
@@ -89,7 +93,7 @@ class Create(ApiCommand, ShowOne):
             "container_format": container,
             "min_disk": parsed_args.min_disk_gb,
             "min_ram": parsed_args.min_ram_mb,
-            "visibility": "public",
+            "visibility": "private" if parsed_args.private else "public",
         }
         source = _source(parsed_args.file)
         with source, transfer_bar() as bar:

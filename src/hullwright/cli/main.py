@@ -82,8 +82,14 @@ class Hullwright(App):
         parser = super().build_option_parser(description, version, argparse_kwargs)
         parser.add_argument(
             "--url",
-            default=os.environ.get("HULLWRIGHT_URL", DEFAULT_URL),
-            help=f"where the API is (HULLWRIGHT_URL; default {DEFAULT_URL})",
+            default=os.environ.get("HULLWRIGHT_URL"),
+            help=f"where the API is (HULLWRIGHT_URL; default: where the catalog of --os-cloud says, else {DEFAULT_URL})",
+        )
+        parser.add_argument(
+            "--os-cloud",
+            metavar="NAME",
+            default=os.environ.get("OS_CLOUD") or ("envvars" if "OS_AUTH_URL" in os.environ else None),
+            help="who asks an API behind Keystone: a cloud of clouds.yaml (OS_CLOUD; default: what OS_AUTH_URL and its like say)",
         )
         parser.add_argument(
             "--config-file",
