@@ -18,9 +18,9 @@ from hullwright.conductor.reconcile.findings import KINDS, Outcome
 from hullwright.conductor.reconcile.rounds import RECONCILE, mended_kinds
 from hullwright.conf.reconcile import SAFE
 from hullwright.objects.builds import Job
-from hullwright.objects.errors import InstanceNotFound
+from hullwright.objects.errors import InstanceNotFound, LeaseLost
 from hullwright.objects.states import JobState, VmState
-from hullwright.persistence import jobs
+from hullwright.persistence import jobs, volumes
 from hullwright.persistence.database import now
 from hullwright.persistence.models.jobs import jobs as jobs_table
 from reconcile import drift
@@ -64,6 +64,30 @@ def test_rounds_mend_what_is_safe_and_report_the_rest(house: House) -> None:
     assert (told["volume_stuck"]["subject"], told["volume_stuck"]["state"]) == (reserved, "mended")
     assert (told["guest_unknown"]["subject"], told["guest_unknown"]["state"]) == (unknown, "found")
     assert drift.fake(house).things.get("guests", unknown) is not None
+
+
+def test_a_round_whose_job_was_taken_while_it_looked_mends_nothing(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    house.add_host("h1")
+    reserved, mend, lost = drift.volume_reserved(house), Doctor.mend, []
+
+    def mend_late(doctor: Doctor, *args: Any, **options: Any) -> list[Outcome]:
+        """Once, somebody else has taken the job by then."""
+        if not lost:
+            drift.execute(house, sa.update(jobs_table).where(jobs_table.c.state == JobState.RUNNING).values(fence=jobs_table.c.fence + 1))
+            try:
+                return mend(doctor, *args, **options)
+            except LeaseLost:
+                with house.db.read() as conn:
+                    lost.append(volumes.get(conn, reserved).status)
+                raise
+        return mend(doctor, *args, **options)
+
+    monkeypatch.setattr(Doctor, "mend", mend_late)
+    quick(house)
+    with house.conductor():
+        house.wait(lambda: outcomes(house))
+    assert lost == ["reserved"]
+    assert [outcome["state"] for outcome in outcomes(house)] == ["mended"], "by whoever has taken it"
 
 
 def test_a_finding_that_stays_is_told_once_and_rounds_without_news_are_cleared_away(house: House) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from sqlalchemy.engine import Connection
 from taskflow import states as flow_states
 from tenacity import Retrying, retry_if_exception_type, wait_fixed
 
@@ -22,6 +23,7 @@ from hullwright.conductor.engine import Graphs, ParallelEngine, SerialEngine
 from hullwright.conductor.intake import PassedOver
 from hullwright.flows import catalog, leftovers
 from hullwright.flows.context import Hung, RunContext, Shared
+from hullwright.objects import fence
 from hullwright.objects.builds import Job
 from hullwright.objects.errors import HullwrightError, HypervisorTimeout, JobUnloadable, LeaseLost, RoomAwaited, StoreUnavailable
 from hullwright.objects.states import JobState
@@ -58,6 +60,21 @@ class Drive:
         self.is_abandoned = True
         if self.run is not None:
             self.run.session.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Lease:
+    """The fence of a job without a flow: a round that hung, or whose conductor stalled, mends nothing beside the one that replaced it."""
+
+    job: Job
+    is_good: Callable[[Job], bool]
+
+    def check(self) -> None:
+        if not self.is_good(self.job):
+            raise LeaseLost(f"job {self.job.uuid}: the heartbeat of its conductor has lapsed")
+
+    def prove(self, connection: Connection) -> None:
+        leases.prove(connection, self.job)
 
 
 class Runner:
@@ -320,7 +337,8 @@ class Runner:
         try:
             if "" in drive.given_up:
                 raise HypervisorTimeout(host="?", step=job.kind, seconds=drive.given_up[""].seconds)
-            result, state = queries.QUERIES[job.kind](self._shared, job.inputs), JobState.DONE
+            with fence.standing_behind(_Lease(job, self._lease_good)):
+                result, state = queries.QUERIES[job.kind](self._shared, job.inputs), JobState.DONE
         except HullwrightError as failed:
             result, error = {"error": type(failed).__name__}, failed.text
         except Exception as failed:

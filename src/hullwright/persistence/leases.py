@@ -188,9 +188,13 @@ def is_held(connection: Connection, job: Job) -> bool:
     return connection.execute(_HELD, _leased(job)).first() is not None
 
 
-def hold_still(connection: Connection, job: Job) -> bool:
-    """Whether the lease is in force, inside a write transaction that changes nothing of the job: nothing can take it before the commit."""
-    return connection.execute(_HELD.with_for_update(read=True), _leased(job)).first() is not None
+def prove(connection: Connection, job: Job) -> None:
+    """Prove the lease inside a write transaction that changes nothing of the job: nothing can take it before the commit.
+
+    Raises: LeaseLost.
+    """
+    if connection.execute(_HELD.with_for_update(read=True), _leased(job)).first() is None:
+        raise _lost(job)
 
 
 def absolve(connection: Connection, held: Iterable[Job]) -> None:

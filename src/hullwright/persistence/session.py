@@ -134,8 +134,7 @@ class FlowSession(FlowStore):
         Raises: LeaseLost.
         """
         self.check_open()
-        if not leases.hold_still(connection, self.job):
-            raise LeaseLost(f"job {self.job.uuid}: fence {self.job.fence} is not {self.job.owner}'s any more")
+        leases.prove(connection, self.job)
 
     def write_later(self, write: Callable[[Connection], None]) -> None:
         """Have `write` done in the next barrier's transaction. For what must be written before anybody acts, and cannot fail."""
