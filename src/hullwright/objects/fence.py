@@ -1,7 +1,8 @@
-"""The fence that a step's thread stands behind: what it carries into drivers and stores, so that they too act only while the job is ours.
+"""The fence that the thread of a step or a round stands behind. It carries it into drivers and stores, so that they too act only while the
+job is ours.
 
 A thread may be stopped for any time between a door that was passed and what is done behind it. So whoever has an effect asks once more:
-a driver just before it (`check`), a write transaction inside itself (`prove`). Threads that run no step carry no fence and may do all.
+a driver just before it (`check`), a write transaction inside itself (`prove`). Threads that run no job carry no fence and may do all.
 Not for: who holds a job; see `persistence.jobs`.
 """
 
@@ -14,7 +15,7 @@ from typing import Any, Protocol
 
 
 class Fence(Protocol):
-    """Says whether a step's job is still its conductor's."""
+    """Says whether a thread's job is still its conductor's."""
 
     def check(self) -> None:
         """Without asking anybody, by this process's own clock. Raises: LeaseLost."""
