@@ -14,9 +14,7 @@ _CREATING = "creating"
 
 
 class MakeVolume(Step):
-    """Makes a volume whose row is there with status creating.
-
-    Once it has any other status it is its user's, who may have it in use by now, and this step has nothing to do with it any more.
+    """Makes a volume whose row is there with status creating; one with another status is its user's.
 
     Reverts: deletes what was made of it; the row stays with status error.
     """
@@ -43,7 +41,7 @@ class MakeVolume(Step):
 
 
 def _being_made(run: RunContext) -> Volume | None:
-    """The job's volume, while it is nobody's but the job's."""
+    """The job's volume, while it is nobody's but the job's. Once it was available, its user may have it in use by now."""
     try:
         with run.db.read() as connection:
             volume = volumes.get(connection, str(run.job.inputs["volume_id"]))
