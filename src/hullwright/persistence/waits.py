@@ -85,8 +85,9 @@ def leave(connection: Connection, job: Job, seconds: float) -> Job:
 
 
 def is_behind(connection: Connection, job: Job, waits_for: str) -> bool:
-    """Whether a build that was asked for before this one waits for the same."""
-    query = sa.select(sa.literal(1)).where(jobs.c.waits_for == waits_for, jobs.c.id < job.id).limit(1)
+    """Whether a build that was asked for before this one waits for the same; one whose server is being deleted waits for nothing."""
+    before = (jobs.c.waits_for == waits_for, jobs.c.id < job.id, jobs.c.cancel_requested.is_(False))
+    query = sa.select(sa.literal(1)).where(*before).limit(1)
     return connection.execute(query).first() is not None
 
 
