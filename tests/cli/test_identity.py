@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from hullwright.cli import clouds
 from hullwright.cli.http import Client
 from hullwright.cli.identity import Identity
 
@@ -120,6 +121,12 @@ def test_without_a_cloud_a_refusal_says_how_to_name_one(tmp_path: Path, url: str
     code, _, err = hullwright(tmp_path, url, "--url", url, "flavor", "list")
     assert (code, len(err.splitlines()), Cloud.refused) == (1, 1, [None])
     assert "--os-cloud" in err
+
+
+def test_with_the_clouds_yaml_of_hullwright_up_nobody_is_asked_for_a_token(tmp_path: Path, url: str) -> None:
+    clouds.write(tmp_path / "up.yaml", url)
+    code, _, _ = hullwright(tmp_path, url, "flavor", "list", OS_CLIENT_CONFIG_FILE=str(tmp_path / "up.yaml"), OS_CLOUD="hullwright")
+    assert (code, Cloud.tokens, len(Cloud.refused)) == (1, [], 1)  # this API wants one: it was found, and asked without
 
 
 @pytest.mark.parametrize(("cloud", "password"), [("here", "wrong"), ("nowhere", "right")])

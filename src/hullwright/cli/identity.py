@@ -52,7 +52,7 @@ class Identity(AuthBase):
             token = self._session.get_token()
         except self._foreign as error:
             raise NotAuthenticated(cloud=self.cloud, reason=str(error)) from error
-        if token:  # clouds of auth_type none have none
+        if token:  # not every way to authenticate has one
             request.headers["X-Auth-Token"] = token
         return request
 
