@@ -1,11 +1,11 @@
 """Builds and deletes driven by a conductor on fake hosts: states, attempts, faults, history, what is left."""
 
-import time
 from typing import Any
 
 import orjson
 import pytest
 
+from hullwright.drivers.fake_host import FakeHost
 from hullwright.drivers.virt.fake.driver import FakeDriver
 from hullwright.objects.errors import ImageInUse, JobUnloadable
 from hullwright.objects.guests import GuestSpec
@@ -34,6 +34,12 @@ def _guests(house: House, *names: str) -> list[str]:
         found += [guest.uuid for guest in drivers.virt(HostRef(host.name, host.uri, host.driver)).guests()]
     drivers.close()
     return found
+
+
+def _errors(house: House, kind: str) -> list[str]:
+    """Why jobs of that kind failed the last time."""
+    with house.db.read() as connection:
+        return [job.error for job in jobs.list_jobs(connection, kinds=[kind]) if job.error is not None]
 
 
 def test_a_build_ends_active_with_one_guest_and_one_claim(house_on_each: House) -> None:
@@ -193,12 +199,13 @@ def test_delete_of_a_build_that_nobody_drives_yet_needs_no_build(house: House) -
 def test_delete_during_a_build_wins_quietly(house_on_each: House) -> None:
     house = house_on_each
     house.add_host("h1")
-    house.faults("h1", {"operation": "spawn", "delay": 0.5})
+    house.faults("h1", {"operation": "spawn", "hang": True})
     with house.conductor():
         (uuid,) = house.create()
         house.wait(lambda: house.get(uuid).task_state == "spawning")
         house.delete(uuid)
         house.delete(uuid)
+        house.faults("h1")
         house.rest()
     assert house.get(uuid).vm_state == VmState.DELETED
     assert (_used(house), _guests(house, "h1")) == (0, [])
@@ -216,9 +223,9 @@ def test_delete_with_the_host_silent_ends_and_the_host_is_cleaned_when_it_is_bac
         house.faults("h1", {"operation": "*", "error": "HypervisorUnavailable", "reason": "down"})
         house.delete(uuid)
         house.wait(lambda: house.get(uuid).vm_state == VmState.DELETED)
-        time.sleep(0.5)
+        house.wait(lambda: _errors(house, "clean_host"))
+        assert list(FakeHost(HostRef("h1", "fake://h1", "fake"), house.directory).things.all("guests")) == [uuid]
         house.faults("h1")
-        assert _guests(house, "h1") == [uuid]
         house.rest()
         assert _guests(house, "h1") == []
 
@@ -237,10 +244,12 @@ def test_a_delete_that_fails_is_tried_until_it_ends(house: House) -> None:
 
 def test_stopping_lets_the_step_under_way_end_and_hands_the_rest_back(house: House) -> None:
     house.add_host("h1")
-    house.faults("h1", {"operation": "spawn", "delay": 0.6})
-    with house.conductor():
+    house.faults("h1", {"operation": "spawn", "hang": True})
+    with house.conductor() as conductor:
         (uuid,) = house.create()
         house.wait(lambda: house.get(uuid).task_state == "spawning")
+        conductor.stop()
+        house.faults("h1")
     job = house.build_of(uuid)
     assert (job.state, job.owner, job.leases) == (JobState.QUEUED, None, 0)
     assert _guests(house, "h1") == [uuid]

@@ -29,8 +29,8 @@ from support.house import House
 
 @pytest.fixture
 def impatient(tmp_path: Path) -> Any:
-    """A house whose steps may take half a second."""
-    made = House(tmp_path, conductor={"step_timeout": 0.5, "step_timeouts": {}, "poll_interval": 0.1})
+    """A house whose steps may take two seconds: only those that hang take as long."""
+    made = House(tmp_path, conductor={"step_timeout": 2.0, "step_timeouts": {}, "poll_interval": 0.1})
     yield made
     made.close()
 

@@ -183,8 +183,8 @@ def test_questions_and_deletes_do_not_wait_for_long_builds(make: Callable[..., H
     with house.conductor():
         first, second = house.create(2)
         house.rest()
-        long = house.create(4, image_id=house.add_image())
         house.faults("h1", {"operation": "ensure_image", "hang": True})
+        long = house.create(4, image_id=house.add_image())
         house.wait(lambda: sum(_is_driven(house, uuid, "build_instance") for uuid in long) == 2)
         assert isinstance(house.client.query("console_log", first, {}, PATIENCE_SECONDS), str)
         house.faults("h1", {"operation": ["ensure_image", "destroy"], "hang": True})
@@ -201,12 +201,12 @@ def test_questions_and_deletes_do_not_wait_for_long_builds(make: Callable[..., H
 
 
 def test_a_hung_call_whose_job_another_conductor_took_keeps_no_place(make: Callable[..., House]) -> None:
-    house = make(step_timeout=0.5, step_timeouts={}, poll_interval=0.05)
+    house = make(step_timeouts={"spawn": 2.0}, poll_interval=0.05)
     house.add_host("h1")
     _enlist(house, "other", "0")
     with house.conductor() as conductor:
-        (uuid,) = house.create()
         house.faults("h1", {"operation": "spawn", "hang": True})
+        (uuid,) = house.create()
         house.wait(lambda: house.get(uuid).task_state == "spawning")
         with house.db.write() as connection:
             connection.execute(sa.update(jobs_table).values(owner="other", fence=jobs_table.c.fence + 1))
@@ -240,7 +240,7 @@ def test_a_conductor_that_stumbles_over_anything_goes_on(make: Callable[..., Hou
 
 
 def test_calls_that_never_return_take_no_threads_from_the_steps_of_other_builds(make: Callable[..., House]) -> None:
-    house = make(engine="parallel", max_concurrent_jobs=1, step_timeout=0.4, step_timeouts={}, poll_interval=0.05)
+    house = make(engine="parallel", max_concurrent_jobs=1, step_timeouts={"spawn": 1.0}, poll_interval=0.05)
     house.add_host("h1")
     instances = [house.new_instance(f"vm{number}") for number in range(6)]
     *hanging, last = [instance.uuid for instance in instances]

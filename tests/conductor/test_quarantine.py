@@ -155,12 +155,13 @@ def test_an_error_of_our_own_code_is_rescheduled_and_never_counts(house: House, 
 
 
 def test_builds_that_their_user_deletes_never_count(house: House) -> None:
-    house.faults("bad", {"operation": "spawn", "delay": 0.5})
+    house.faults("bad", {"operation": "spawn", "hang": True})
     with house.conductor():
         built = house.create(THRESHOLD + 1)
         house.wait(lambda: all(house.get(each).task_state == "spawning" for each in built))
         for each in built:
             house.delete(each)
+        house.faults("bad")
         house.rest()
     assert house.states(built) == {VmState.DELETED: THRESHOLD + 1}
     assert (_host(house).failed_builds, _host(house).quarantined_at) == (0, None)

@@ -74,11 +74,12 @@ def test_a_server_that_takes_no_writes_for_a_while_fails_no_step_and_ends_no_con
 
     try:
         house.add_host("h1")
-        house.faults("h1", {"operation": "spawn", "delay": 0.5})
+        house.faults("h1", {"operation": "spawn", "hang": True})
         process = house.start_conductor()
         (uuid,) = house.create()
         house.wait(lambda: house.get(uuid).task_state == "spawning")
         switch("SET default_transaction_read_only = on")
+        house.faults("h1")
         try:
             house.wait(lambda: "read-only" in _refusal(house))
             time.sleep(4.0)  # longer than the lease

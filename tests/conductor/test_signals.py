@@ -20,6 +20,6 @@ def test_a_signal_that_another_thread_takes_ends_a_sleeping_conductor(tmp_path: 
     house = House(tmp_path, conductor={"poll_interval": 60.0, "lease_seconds": 60.0})
     try:
         process = house.start_conductor(TAKEN_BY_ANOTHER_THREAD.format(run=str(tmp_path / "run")))
-        assert process.wait(10) == 0, house.logs()
+        assert process.wait(40) == 0, house.logs()
     finally:
         house.close()

@@ -275,8 +275,8 @@ def test_a_wait_ends_with_the_reasons_when_there_was_no_room_for_too_long(house_
     with house.conductor():
         _full(house)
         (uuid,) = house.create(wait_seconds=1)
-        house.wait(lambda: house.waits(uuid))
         house.rest()
+    assert "WAITING" in _events(house, uuid)
     with house.db.read() as connection:
         fault = faults.latest(connection, uuid)
         (attempt,) = attempts.list_for(connection, house.build_of(uuid).uuid)
@@ -435,7 +435,7 @@ def test_a_build_that_waited_at_its_claim_is_placed_by_what_is_known_then(
             house.wait(lambda: house.waits(uuid))
             assert _events(house, uuid, "claim") == ["RUNNING", "WAITING"]
             conductor._waiting_room.stop()
-            house.faults("h2", {"operation": "spawn", "delay": 1.0})
+            house.faults("h2", {"operation": "spawn", "hang": True})
             house.add_host("h2", vcpus=50)  # the better one by far
             with house.db.write() as connection:
                 allocations.release(connection, "other")
@@ -446,6 +446,7 @@ def test_a_build_that_waited_at_its_claim_is_placed_by_what_is_known_then(
             job = house.build_of(uuid)
             assert (job.state, job.waits_for, _place(house, uuid)) == (JobState.RUNNING, None, None)
             assert job.deadline_at < time.time() + house.conf.conductor.build_timeout + 10
+            house.faults("h2")
             house.rest()
         assert (house.get(uuid).vm_state, house.get(uuid).host) == (VmState.ACTIVE, "h2")
         (attempt,) = _attempts(house, uuid)

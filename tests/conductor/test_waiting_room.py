@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import logging
 import time
@@ -87,11 +88,13 @@ def test_who_was_woken_in_vain_is_not_passed_while_it_rests_for_seconds(
     house: House, open_room: Callable[[], WaitingRoom], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(snapshot, "IN_FLIGHT_SECONDS", 0.0)  # what a look chose does not count in the next one
+    for name in ("FIRST_REST_SECONDS", "HOLD_SECONDS"):
+        monkeypatch.setattr(waiting_room, name, 30.0)
     queue, room = _queue(house, {}, {}), open_room()
     assert (room.look(), _woken(house, queue)) == (1, [0])
     _wait_on(house, queue[0])
     assert (room.look(), _woken(house, queue)) == (0, [])
-    time.sleep(waiting_room.FIRST_REST_SECONDS)
+    room._rests = {key: dataclasses.replace(rest, until=time.monotonic()) for key, rest in room._rests.items()}  # it has rested
     assert (room.look(), _woken(house, queue)) == (1, [0])
     _wait_on(house, queue[0])
     monkeypatch.setattr(waiting_room, "HOLD_SECONDS", 0.0)

@@ -65,16 +65,18 @@ def test_leases_go_by_the_databases_clock(db: Database, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("seconds", [HOUR, -HOUR], ids=["ahead", "back"])
 def test_a_conductor_whose_clock_jumps_neither_loses_its_jobs_nor_takes_others(tmp_path: Path, db_url: str, seconds: float) -> None:
-    house = House(tmp_path, db_url, conductor={"lease_seconds": 2.0, "build_timeout": 600.0, "max_concurrent_jobs": 3})
+    house = House(tmp_path, db_url, conductor={"lease_seconds": 3.0, "build_timeout": 600.0, "max_concurrent_jobs": 3})
     try:
         house.add_host("h1")
-        house.faults("h1", {"operation": "spawn", "delay": 3.0})
+        house.faults("h1", {"operation": "spawn", "hang": True})
         file = tmp_path / "jump"
         house.start_conductor(_JUMP.format(file=str(file), seconds=seconds))
         house.start_conductor()
         uuids = house.create(6)
         house.wait(lambda: sum(house.get(uuid).task_state == "spawning" for uuid in uuids) == 6, 30)
         file.touch()
+        time.sleep(3.5)  # longer than the lease
+        house.faults("h1")
         house.rest(30)
         assert house.states(uuids) == {VmState.ACTIVE: 6}
         with house.db.read() as connection:

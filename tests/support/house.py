@@ -206,10 +206,12 @@ class House:
     def create_by_version(self, version: int) -> str:
         """A build that another version of the flow began on h1, which this adds, and that waits for a conductor."""
         self.add_host("h1")
-        self.faults("h1", {"operation": "spawn", "delay": 0.4})
-        with self.conductor():
+        self.faults("h1", {"operation": "spawn", "hang": True})
+        with self.conductor() as conductor:
             (instance_uuid,) = self.create()
             self.wait(lambda: self.get(instance_uuid).task_state == TaskState.SPAWNING)
+            conductor.stop()
+            self.faults("h1")
         factory = {"name": f"hullwright.flows.build.build_instance_v{version}", "args": [], "kwargs": {}}
         with self.db.write() as connection:
             connection.execute(flows_table.update().values(meta={"factory": factory}))
