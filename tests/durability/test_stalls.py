@@ -35,6 +35,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "conductor": {"lease_seconds": LEASE_SECONDS, "poll_interval": 0.05, "retry_interval": 0.1, "max_leases": 100},
     "compute": {"report_interval": 3600.0},
 }
+_SEEDED = "import random; random.seed({seed!r})\n"  # of faults that happen by chance
 _STALL = "from durability.child import stall; stall({trace!r}, {at}, in_transactions={in_transactions})"
 _BROKEN = {"operation": "spawn", "when": "during", "probability": 0.3, "error": "HypervisorError", "reason": "no QEMU here"}
 
@@ -64,7 +65,8 @@ def _victim(house: House, number: int, at: int, in_transactions: bool = False) -
     trace = str(house.directory / f"victim-{number}.trace")
     before = dict(house.overrides["conductor"])
     house.overrides["conductor"]["max_concurrent_jobs"] = 1
-    process = house.start_conductor(_STALL.format(trace=trace, at=at, in_transactions=in_transactions))
+    seeded = _SEEDED.format(seed=f"{SEED} {number}")
+    process = house.start_conductor(seeded + _STALL.format(trace=trace, at=at, in_transactions=in_transactions))
     house.overrides["conductor"] = before
     return process
 
@@ -138,7 +140,7 @@ def test_conductors_that_stall_anywhere_act_no_more_when_they_wake(tmp_path: Pat
         for number in victims.keys() - stalled:  # these would come to their boundary later, with other work
             victims.pop(number).kill()
 
-        finisher = house.start_conductor()
+        finisher = house.start_conductor(_SEEDED.format(seed=SEED))
         house.rest(60)
         # What they would do when they wake must be wrong, not only late: half of what was built is gone by then.
         gone = rng.sample(new, VICTIMS // 2)
