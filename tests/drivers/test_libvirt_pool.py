@@ -181,6 +181,8 @@ def test_an_opening_that_never_comes_back_does_not_shut_a_host_off_for_ever(
             break
         except HypervisorUnavailable:
             assert time.monotonic() < until, "the host is shut off"
+            if openings.begun == 2:  # this one comes back, however long it takes
+                monkeypatch.setattr(libvirt_pool, "HUNG_FACTOR", 1000.0)
     assert openings.begun == 2
     openings.go_on.set()  # it comes back after all: nobody is disturbed
     time.sleep(0.2)

@@ -3,6 +3,7 @@
 Over 400 lines: a guest's whole life on a real host, with the hosts that one module's fixtures start once.
 """
 
+import contextlib
 import ipaddress
 import os
 import platform
@@ -12,9 +13,10 @@ import threading
 import time
 import uuid
 import xml.etree.ElementTree as ET
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -82,23 +84,26 @@ def test_facts_tell_what_the_host_is(virt_host: VirtHost, libvirt_host: Libvirtd
     assert facts.extra["pool"]
 
 
-def test_how_busy_the_cpus_are_is_told_when_it_is_asked_for(virt_host: VirtHost) -> None:
+def test_how_busy_the_cpus_are_is_told_when_it_is_asked_for(virt_host: VirtHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu_monitor, "_SHORTEST_SECONDS", 0.0)
     assert virt_host.driver.facts().metrics == {}
     driver = LibvirtDriver(virt_host.ref, opts.load([], {"libvirt": virt_host.options, "compute": {"compute_monitors": "cpu.virt_driver"}}))
     times = [f"cpu.{kind}.time" for kind in ("kernel", "idle", "user", "iowait")]
     first = driver.facts().metrics
     shares = [f"cpu.{kind}.percent" for kind in ("kernel", "idle", "user", "iowait")]
     assert sorted(first) == sorted(["cpu.frequency", "cpu.percent", *times, *shares])
-    until = time.monotonic() + 1.5
-    while time.monotonic() < until:  # at least one CPU is busy in user space
+    begun, until = time.process_time(), time.monotonic() + 60
+    while time.process_time() - begun < 1.5:  # seconds in which one CPU is busy in user space, with us
+        assert time.monotonic() < until
         sum(range(1000))
     second = driver.facts().metrics
     assert sorted(second) == sorted(["cpu.frequency", "cpu.percent", *times, *shares])
-    assert second["cpu.frequency"] == first["cpu.frequency"] >= 0
+    assert min(first["cpu.frequency"], second["cpu.frequency"]) >= 0
     assert second["cpu.user.time"] - first["cpu.user.time"] > 10**9  # ns
     assert abs(sum(second[share] for share in shares) - 100) <= len(shares)  # each is rounded
     assert abs(second["cpu.percent"] + second["cpu.idle.percent"] - 100) <= 1
     assert second["cpu.user.percent"] >= 50 // (os.cpu_count() or 1)
+    monkeypatch.setattr(cpu_monitor, "_SHORTEST_SECONDS", 1e9)
     at_once = driver.facts().metrics
     assert [at_once[share] for share in shares] == [second[share] for share in shares]
 
@@ -164,7 +169,7 @@ def test_a_guest_boots_with_all_its_disks_and_lives_a_life(virt_host: VirtHost, 
     driver.spawn(spec)
     assert names(virt_host).count(spec.name) == 1
 
-    driver.power_off(spec.uuid, timeout_seconds=30)
+    driver.power_off(spec.uuid, timeout_seconds=60)
     assert driver.power_state(spec.uuid) is PowerState.SHUTDOWN
     log = driver.console_log(spec.uuid)  # of a guest that is off: it grows no more
     assert b"GUEST-POWEROFF" in log, "it was asked, not pulled"
@@ -492,7 +497,7 @@ def test_a_host_that_does_not_answer_is_given_up_in_time(libvirt_host: Libvirtd)
         reference = HostRef("stopped", libvirt_host.uri)
         with pytest.raises(HypervisorUnavailable, match=r"no answer in 0\.5 seconds"), pool.connection(reference, "look"):
             pass
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 10
     finally:
         os.kill(libvirt_host.pid, signal.SIGCONT)
 
@@ -511,8 +516,32 @@ def test_disks_that_hosts_share_stay_when_the_guest_lives_on_another(
     assert of_guest(host, spec) == []
 
 
-def test_a_disk_that_is_copied_in_full_tells_how_far_it_is(make_virt_host: MakeVirtHost, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def heard_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No copy of a disk is over before somebody has heard how far it is, however quick the host is."""
     monkeypatch.setattr(storage, "COPY_POLL_SECONDS", 0.002)
+    copy_volume = storage.copy_volume
+
+    def copy(pool: Any, name: str, description: str, source: Any, lend: storage.Lend, progress: storage.Progress) -> Any:
+        heard = threading.Event()
+
+        @contextlib.contextmanager
+        def lend_until_heard() -> Iterator[Any]:
+            with lend() as connection:
+                yield connection
+                assert heard.wait(60)
+
+        def hear(done: int, total: int) -> None:
+            heard.set()
+            progress(done, total)
+
+        return copy_volume(pool, name, description, source, lend_until_heard, hear)
+
+    monkeypatch.setattr(storage, "copy_volume", copy)
+
+
+@pytest.mark.usefixtures("heard_copies")
+def test_a_disk_that_is_copied_in_full_tells_how_far_it_is(make_virt_host: MakeVirtHost) -> None:
     host = make_virt_host(images_type="raw")
     data = os.urandom(MIB) * 96
     spec = guest_spec(host.cache(data, "raw"))
@@ -524,8 +553,8 @@ def test_a_disk_that_is_copied_in_full_tells_how_far_it_is(make_virt_host: MakeV
     host.driver.destroy(spec.uuid)
 
 
-def test_a_copy_that_nobody_wants_any_more_is_waited_for_and_deleted(make_virt_host: MakeVirtHost, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "COPY_POLL_SECONDS", 0.002)
+@pytest.mark.usefixtures("heard_copies")
+def test_a_copy_that_nobody_wants_any_more_is_waited_for_and_deleted(make_virt_host: MakeVirtHost) -> None:
     host = make_virt_host(images_type="raw")
     spec = guest_spec(host.cache(os.urandom(MIB) * 96, "raw"))
 

@@ -10,6 +10,7 @@ Not for: connections, domains, networks; tests make those through the drivers, o
 import contextlib
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +22,19 @@ TOOL = ROOT / "tools" / "libvirtd"
 AS_ROOT = [] if os.geteuid() == 0 else ["sudo", "-n"]
 START_SECONDS = 120
 STOP_SECONDS = 120
+KILL_SECONDS = 30
 
 
 class LibvirtdError(Exception):
     """A libvirtd does not start or stop; the message is what tools/libvirtd said."""
+
+
+def _runs(pid: int) -> bool:
+    """Whether the process is there and no zombie, which nobody may ever ask for."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 class Libvirtd:
@@ -83,10 +93,16 @@ class Libvirtd:
             subprocess.run([*AS_ROOT, "ip", "netns", "del", self.netns], check=True, timeout=30)
 
     def kill(self) -> None:
-        """End the daemon as a crash does. Its guests and networks stay; `start` finds them again."""
+        """End the daemon as a crash does, and wait for its end. Its guests and networks stay; `start` finds them again."""
         pid = self.pid
-        if pid is not None:
-            subprocess.run([*AS_ROOT, "kill", "-KILL", str(pid)], check=True)
+        if pid is None:
+            return
+        subprocess.run([*AS_ROOT, "kill", "-KILL", str(pid)], check=True)
+        deadline = time.monotonic() + KILL_SECONDS
+        while _runs(pid):
+            if time.monotonic() > deadline:
+                raise LibvirtdError(f"process {pid} has not ended {KILL_SECONDS} s after SIGKILL")
+            time.sleep(0.01)
 
     def _have_netns(self) -> None:
         if self.netns is not None and not Path("/run/netns", self.netns).exists():

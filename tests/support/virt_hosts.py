@@ -86,10 +86,11 @@ class VirtHost:
         return self.driver.ensure_image(image_of(data, disk_format), Source(data), no_progress)
 
     def await_console(self, guest_uuid: str, text: bytes, seconds: float = 60.0, times: int = 1) -> bytes:
-        """Wait until the console log has the text that often; answers the log."""
+        """Wait until whole lines of the console log have the text that often; answers those lines."""
         until = time.monotonic() + seconds
         while True:
             log = self.driver.console_log(guest_uuid)
+            log = log[: log.rfind(b"\n") + 1]  # the guest may be in the middle of the last one
             if log.count(text) >= times:
                 return log
             assert time.monotonic() < until, f"{text!r} is not on the console: {log[-500:]!r}"
@@ -174,7 +175,7 @@ def make_virt_host(libvirt_host: Libvirtd, tmp_path: Path) -> Iterator[MakeVirtH
 
     def make(uri: str | None = None, **options: Any) -> VirtHost:
         name = f"test-{uuid.uuid4().hex[:8]}"
-        options = {"pool_name": name, "pool_path": str(tmp_path / name), "soft_reboot_seconds": 20.0, **options}
+        options = {"pool_name": name, "pool_path": str(tmp_path / name), "soft_reboot_seconds": 60.0, **options}
         ref = HostRef(libvirt_host.name, uri or libvirt_host.uri)
         host = VirtHost(LibvirtDriver(ref, opts.load([], {"libvirt": options})), ref, name, Path(options["pool_path"]), options)
         made.append(host)
