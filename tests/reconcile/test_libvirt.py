@@ -36,9 +36,9 @@ BYTES = b"\x5a" * 65536
 
 
 @pytest.fixture
-def host(make_virt_host: MakeVirtHost) -> VirtHost:
-    """A real host with a pool of the test's own."""
-    return make_virt_host(image_stale_seconds=1.0)
+def host(make_virt_host: MakeVirtHost, request: pytest.FixtureRequest) -> VirtHost:
+    """A real host with a pool of the test's own; the parameter, if any: seconds after which a transfer that stands still is taken over."""
+    return make_virt_host(image_stale_seconds=getattr(request, "param", 1.0))
 
 
 @pytest.fixture
@@ -136,14 +136,17 @@ def test_a_half_base_image_with_nobody_at_it_is_found_and_deleted(house: House, 
     assert host.volumes() == [f"base-{whole.image_id}", f"base-{whole.image_id}.ok"]
 
 
+@pytest.mark.parametrize("host", [3.0], indirect=True)  # many times what there is between two pieces
 def test_a_half_base_image_that_somebody_is_sending_is_left_alone(host: VirtHost) -> None:
+    is_over = threading.Event()
+
     class Slow(Source):
         def read(self, image: Image, offset: int = 0) -> Iterator[bytes]:
-            for start in range(offset, len(self.data), 512 * 1024):
-                time.sleep(0.4)
-                yield self.data[start : start + 512 * 1024]
+            for start in range(offset, len(self.data), 256 * 1024):
+                is_over.wait(0.2)
+                yield self.data[start : start + 256 * 1024]
 
-    data = b"\xa5" * (5 << 20)
+    data = b"\xa5" * (16 << 20)
     image = image_of(data)
     thread = threading.Thread(target=lambda: host.driver.ensure_image(image, Slow(data), no_progress))
     thread.start()
@@ -151,6 +154,7 @@ def test_a_half_base_image_that_somebody_is_sending_is_left_alone(host: VirtHost
     while image.id not in host.driver.half_images() and time.monotonic() < until:
         time.sleep(0.05)
     assert host.driver.discard_half_image(image.id) is False
+    is_over.set()
     thread.join(60)
     assert image.id not in host.driver.half_images()
     assert f"base-{image.id}.ok" in host.volumes()
@@ -236,7 +240,8 @@ def test_an_image_that_came_without_a_checksum_is_checked_by_its_own(doctor: Doc
     assert [finding.kind for finding in about(doctor, image.id)] == ["base_image_damaged"]
 
 
-def test_whoever_wants_a_damaged_image_meanwhile_has_it_fetched_anew(house: House, doctor: Doctor, host: VirtHost) -> None:
+@pytest.mark.parametrize("host", [30.0], indirect=True)  # nobody takes it from us meanwhile
+def test_whoever_wants_a_damaged_image_meanwhile_has_it_fetched_anew(doctor: Doctor, host: VirtHost) -> None:
     image = image_of(BYTES)
     cached = host.driver.ensure_image(image, Source(BYTES), no_progress)
     write_into(cached.path)
@@ -314,8 +319,9 @@ def test_news_of_guests_comes_and_comes_again_after_the_connection_was_lost(host
 def test_a_guest_that_is_shut_off_shows_by_libvirts_own_event(house: House, host: VirtHost) -> None:
     instance_uuid = spawn(host)
     drift.insert_instance(house, uuid=instance_uuid, vm_state=VmState.ACTIVE, host=host.ref.name, power_state=PowerState.RUNNING)
+    slot = LibvirtPool.shared()._slot(host.ref.uri)
     with house.conductor():
-        time.sleep(2.0)
+        house.wait(lambda: any(link is not None and tell in link.told for tell, link in [*slot.watchers.items()]))
         with LibvirtPool.shared().connection(host.ref, "pull the plug") as connection:
             domains.stop(domains.find(connection, instance_uuid))
         house.wait(lambda: house.get(instance_uuid).vm_state == VmState.STOPPED, 30)

@@ -14,6 +14,9 @@ from hullwright.conductor.reconcile import power
 from hullwright.conductor.reconcile.doctor import Doctor
 from hullwright.conductor.reconcile.power import Remedy
 from hullwright.conductor.reconcile.rounds import sync_power_states
+from hullwright.conductor.service import Conductor
+from hullwright.drivers.virt.fake.driver import FakeDriver
+from hullwright.objects.hosts import HostRef
 from hullwright.objects.states import PowerState, TaskState, VmState
 from hullwright.persistence import actions, hosts, jobs
 from hullwright.persistence.database import now
@@ -190,8 +193,8 @@ def test_news_of_the_hypervisor_shows_without_waiting_for_a_round(house: House) 
         conn.exec_driver_sql("UPDATE hosts SET uri = 'fake://h1?events=1&vcpus=100&memory_mb=100000&disk_gb=1000'")
         assert hosts.get(conn, "h1").uri.endswith("disk_gb=1000")
     instance_uuid = drift.build(house)
-    with house.conductor():
-        time.sleep(1.0)  # it finds the host and listens
+    with house.conductor() as conductor:
+        _await_listening(house, conductor)
         drift.set_power(house, instance_uuid, PowerState.SHUTDOWN)
         house.wait(lambda: house.get(instance_uuid).vm_state == VmState.STOPPED, 10)
         house.rest()
@@ -203,8 +206,8 @@ def test_news_of_our_own_work_posts_nothing(house: House) -> None:
     house.add_host("h1")
     with house.db.write() as conn:
         conn.exec_driver_sql("UPDATE hosts SET uri = 'fake://h1?events=1&vcpus=100&memory_mb=100000&disk_gb=1000'")
-    with house.conductor():
-        time.sleep(0.8)
+    with house.conductor() as conductor:
+        _await_listening(house, conductor)
         (instance_uuid,) = house.create()
         house.rest()
         house.client.stop_server(instance_uuid, asker())
@@ -216,6 +219,15 @@ def test_news_of_our_own_work_posts_nothing(house: House) -> None:
     with house.db.read() as conn:
         assert sorted(action.action for action in actions.list_for(conn, instance_uuid)) == ["create", "start", "stop"]
     assert house.get(instance_uuid).vm_state == VmState.ACTIVE
+
+
+def _await_listening(house: House, conductor: Conductor) -> None:
+    """Until the conductor follows the host's news."""
+    with house.db.read() as conn:
+        host = hosts.get(conn, "h1")
+    driver = conductor.shared.drivers.virt(HostRef(host.name, host.uri, host.driver))
+    assert isinstance(driver, FakeDriver)
+    house.wait(lambda: driver._watch is not None)
 
 
 def asker() -> Asker:
