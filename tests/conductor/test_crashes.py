@@ -5,7 +5,10 @@ import time
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
+from hullwright.persistence.models.jobs import step_events
+from reconcile.drift import new_network
 from support import invariants
 from support.house import House
 
@@ -31,14 +34,23 @@ def test_two_hundred_builds_with_the_conductor_killed_ten_times_are_all_active_o
     for number in range(4):
         house.add_host(f"h{number}")
         house.faults(f"h{number}", {"operation": "spawn", "delay": [0.02, 0.08]})
-    uuids = house.create(200)
+    network, image = new_network(house), house.add_image()
+    uuids: list[str] = []
+
+    def active() -> int:
+        return house.states(uuids).get("active", 0)
+
     for _ in range(10):
+        uuids += [house.create(image_id=image, networks=(house.request_port(network),))[0] for _ in range(20)]
         process = house.start_conductor()
-        before = house.states(uuids).get("active", 0)
-        house.wait(lambda before=before: house.states(uuids).get("active", 0) >= min(200, before + 10), 30)
+        before = active()
+        house.wait(lambda before=before: active() >= before + 10, 120)
         process.kill()
-    _run_to_rest(house, 60)
+    _run_to_rest(house, 240)
     assert house.states(uuids) == {"active": 200}
+    with house.db.read() as connection:
+        resumed = sa.select(sa.func.count()).where(step_events.c.to_state == "RESUMED")
+        assert connection.execute(resumed).scalar_one() > 0, "no kill came in the middle of a step"
     invariants.check(house)
 
 
