@@ -9,13 +9,14 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 import uuid
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from hullwright.drivers import fake_faults
 from hullwright.drivers.fake_faults import Rule
 from hullwright.drivers.fake_host import FakeHost
 from hullwright.drivers.virt.fake.driver import FakeDriver
@@ -183,11 +184,12 @@ def test_a_rule_for_one_uuid_leaves_others_alone(driver: FakeDriver) -> None:
     assert [info.uuid for info in driver.guests()] == [lucky.uuid]
 
 
-def test_a_delay_is_slept(driver: FakeDriver) -> None:
+def test_a_delay_is_slept(driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(fake_faults, "time", SimpleNamespace(sleep=slept.append))
     driver.host.faults.write([Rule(("facts", "guests"), delay=(0.05, 0.06))])
-    began = time.monotonic()
     driver.facts()
-    assert 0.05 <= time.monotonic() - began < 1.0
+    assert [0.05 <= seconds <= 0.06 for seconds in slept] == [True]
 
 
 def test_a_hang_lasts_until_the_rule_is_gone(driver: FakeDriver) -> None:
