@@ -25,6 +25,7 @@ from crash.troubles import TROUBLES, Trouble
 from support.postgres import PostgresServer
 
 Tell = Callable[[str], None]
+SPARES = 4  # boundaries of an unordered scenario, of which a sample is tried, for those that are not come to this time
 
 
 @dataclass
@@ -123,12 +124,13 @@ class Plan:
         chosen = [(name, trouble) for name, trouble in wanted if TROUBLES[trouble].concerns(SCENARIOS[name])]
         ready = {(name, trouble): self._furnish(name, TROUBLES[trouble]) for name, trouble in chosen}
         rows, cases = {}, []
+        spare: dict[tuple[str, str], list[int]] = {}
         for (name, trouble), future in ready.items():
             template = future.result().template()
             lines = [line.split("\t") for line in template.plain]
             numbers = template.boundaries(TROUBLES[trouble])
             in_undo = sum(lines[number - 1][2].endswith(".revert") for number in numbers)
-            tried = self._choose(numbers, most(trouble), SCENARIOS[name].is_ordered, name, trouble)
+            tried, spare[name, trouble] = self._choose(numbers, most(trouble), SCENARIOS[name].is_ordered, name, trouble)
             rows[name, trouble] = Row(name, trouble, len(numbers), in_undo, len(tried))
             cases += [Case(name, (number,), trouble) for number in tried]
         random.Random(f"{self._seed}").shuffle(cases)
@@ -140,7 +142,10 @@ class Plan:
                 case = under_way.pop(future)
                 key = (case.scenario, case.trouble)
                 self._note(rows[key], future.result())
-                if len(case.at) == 1:
+                if len(case.at) == 1 and not future.result().met and spare[key] and not future.result().error:
+                    another = Case(case.scenario, (spare[key].pop(),), case.trouble)
+                    under_way[self._submit(another, ready)] = another
+                elif len(case.at) == 1:
                     singles[key].append(future.result())
                     if len(singles[key]) == rows[key].tried:
                         self._say(rows[key])
@@ -157,13 +162,16 @@ class Plan:
             self._furnished[key] = self._pool.submit(_Furnished.make, name, directory, databases)
         return self._furnished[key]
 
-    def _choose(self, numbers: Sequence[int], most: int | None, is_ordered: bool, *names: str) -> list[int]:
+    def _choose(self, numbers: Sequence[int], most: int | None, is_ordered: bool, *names: str) -> tuple[list[int], list[int]]:
+        """Boundaries to try, and others in place of those that a process of an unordered scenario never comes to."""
         if most is None:
-            return list(numbers)
+            return list(numbers), []
+        spares = 0
         if not is_ordered:  # the last ones are not come to each time
-            numbers = numbers[: max(1, len(numbers) * 9 // 10)]
+            numbers, spares = numbers[: max(1, len(numbers) * 9 // 10)], SPARES
         rng = random.Random(" ".join((f"{self._seed}", *names)))
-        return sorted(rng.sample(numbers, min(most, len(numbers))))
+        chosen = rng.sample(numbers, min(most + spares, len(numbers)))
+        return sorted(chosen[:most]), chosen[most:]
 
     def _submit(self, case: Case, ready: dict[tuple[str, str], Future[_Furnished]]) -> Future[Outcome]:
         return self._pool.submit(_run_in_worker, case, ready[case.scenario, case.trouble].result())

@@ -229,7 +229,7 @@ class Hang(_LateWaker):
         return what.partition(" ")[2].startswith(_DRIVERS) and where.endswith((".execute", ".revert"))
 
     def options(self, _at: int) -> Options:
-        return {"conductor": {"step_timeout": 1.0, "step_timeouts": {}}}
+        return {"conductor": {"step_timeout": 3.0, "step_timeouts": {}}}
 
     def at_boundary(self, run: Run, process: ChildProcess, *, is_locked: bool) -> None:
         self._is_met = True
