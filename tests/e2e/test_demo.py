@@ -1,6 +1,6 @@
 """`make demo` is what a new user sees first: it must end well, leave nothing, and when it fails say why and leave nothing either.
 
-What `KEEP=1` leaves running works as the demo says, and `tools/demo --stop` takes all of it down.
+What `KEEP=1` leaves running works as the demo says; the next demo clears it away, and so does `tools/demo --stop`.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.libvirt, pytest.mark.slow]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A directory for one demo; whatever is left in it is taken down."""
+    """The directory of one demo after the other, as in a checkout; whatever is left in it is taken down."""
     path = tmp_path_factory.mktemp("demo")
     yield path
     demo(path, "--stop")
@@ -65,7 +65,8 @@ def test_it_builds_a_real_server_checks_it_and_leaves_nothing(home: Path) -> Non
     assert not (home / "state").exists()
 
 
-def test_a_failure_tells_the_evidence_and_leaves_nothing(home: Path) -> None:
+def test_a_failure_tells_the_evidence_and_leaves_nothing(tmp_path: Path) -> None:
+    home = tmp_path
     (home / "state").mkdir()
     (home / "state" / "hullwright.db").write_text("this is no database")
     done = demo(home)
@@ -76,24 +77,45 @@ def test_a_failure_tells_the_evidence_and_leaves_nothing(home: Path) -> None:
     assert running_with(home) == []
 
 
-def test_what_is_kept_works_as_it_says_and_stop_takes_it_down(home: Path) -> None:
-    try:
-        done = demo(home, KEEP="1")
+class Client:
+    """The real client, led to what a demo has left running."""
+
+    def __init__(self, done: subprocess.CompletedProcess[str]) -> None:
+        """`done`: the demo."""
         assert done.returncode == 0, done.stdout + done.stderr
         (advice,) = re.findall(r"^  export (OS_CLIENT_CONFIG_FILE=.*)$", done.stdout, re.MULTILINE)
-        exports = dict(re.findall(r"(\w+)=(\S+)", advice))
-        client = [str(Path(sys.executable).with_name("openstack")), "--os-cloud", "hullwright"]
-        shown = subprocess.run(
-            [*client, "server", "list", "-f", "value", "-c", "Name", "-c", "Status"], env=os.environ | exports,
-            capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
-        assert (shown.returncode, shown.stdout.split()) == (0, ["demo", "ACTIVE"]), shown.stderr
+        self._environment = os.environ | dict(re.findall(r"(\w+)=(\S+)", advice))
+
+    def run(self, *words: str) -> list[str]:
+        """A command that must succeed; the lines of its output."""
+        command = [str(Path(sys.executable).with_name("openstack")), "--os-cloud", "hullwright", *words]
+        done = subprocess.run(command, env=self._environment, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()
+
+    def servers(self) -> list[str]:
+        """Name and status of each."""
+        return self.run("server", "list", "-f", "value", "-c", "Name", "-c", "Status")
+
+    def make_by_hand(self) -> None:
+        """What a user makes besides."""
+        self.run("port", "create", "mine", "--network", "demo")
+        self.run("volume", "create", "mine", "--size", "1")
+
+
+def test_what_is_kept_works_as_it_says_and_the_next_demo_and_stop_take_it_down(home: Path) -> None:
+    try:
+        kept = Client(demo(home, KEEP="1"))
+        assert kept.servers() == ["demo ACTIVE"]
         assert any(" conductor" in command for command in running_with(home))
-        # What its user made besides goes too.
-        made_by_hand = [*client, "port", "create", "mine", "--network", "demo"], [*client, "volume", "create", "mine", "--size", "1"]
-        for command in made_by_hand:
-            made = subprocess.run(command, env=os.environ | exports, capture_output=True, text=True, timeout=60, check=False)
-            assert made.returncode == 0, made.stderr
+        kept.make_by_hand()
+        done = demo(home, KEEP="1")
+        kept = Client(done)
+        assert "an earlier run left server demo: deleting it" in done.stdout
+        assert kept.servers() == ["demo ACTIVE"]
+        assert kept.run("volume", "list", "-f", "value", "-c", "Name") == []
+        assert "mine" not in kept.run("port", "list", "-f", "value", "-c", "Name")
+        kept.make_by_hand()
     finally:
         stopped = demo(home, "--stop")
     assert stopped.returncode == 0, stopped.stdout + stopped.stderr
