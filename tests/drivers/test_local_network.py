@@ -301,8 +301,8 @@ def test_a_host_that_does_not_answer_is_told(driver: LocalNetworkDriver, network
 
 USER_DATA = """#!/bin/sh
 try() { if "$@" >/dev/null 2>&1; then echo "TRY-$label-PASSED"; else echo "TRY-$label-BLOCKED"; fi; }
-label=REAL try ping -c 2 -W 2 {gateway}
-label=ARP try arping -c 2 -w 3 -I eth0 {gateway}
+label=REAL try ping -c 2 -W 20 {gateway}
+label=ARP try arping -f -w 20 -I eth0 {gateway}
 ip addr add {stranger}/24 dev eth0
 label=IP-SPOOF try ping -c 2 -W 2 -I {stranger} {gateway}
 label=ARP-SPOOF try arping -c 2 -w 3 -I eth0 -s {stranger} {gateway}
@@ -311,7 +311,7 @@ ip link set eth0 down; ip link set eth0 address 52:54:00:aa:00:ff; ip link set e
 ip addr add {own}/24 dev eth0 2>/dev/null; sleep 1
 label=MAC-SPOOF try ping -c 2 -W 2 {gateway}
 ip link set eth0 down; ip link set eth0 address {mac}; ip link set eth0 up; sleep 1
-label=AGAIN try ping -c 2 -W 2 {gateway}
+label=AGAIN try ping -c 2 -W 20 {gateway}
 """
 
 

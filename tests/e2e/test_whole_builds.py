@@ -22,10 +22,10 @@ USER_DATA = f"""#!/bin/sh
 echo "user data of $(hostname) says {NONCE}"
 address=$(ip -4 -o addr show eth0 | awk '{{ print $4; exit }}')
 gateway=$(ip route | sed -n 's/^default via \\([^ ]*\\).*/\\1/p')
-say() {{ if ping -c 2 -w 3 -I "$2" "$gateway" >/dev/null 2>&1; then echo "PING $1 answered"; else echo "PING $1 silent"; fi; }}
-say own "${{address%/*}}"
+say() {{ if ping -c 2 -w "$3" -I "$2" "$gateway" >/dev/null 2>&1; then echo "PING $1 answered"; else echo "PING $1 silent"; fi; }}
+say own "${{address%/*}}" 20
 ip addr add "${{gateway%.*}}.201/24" dev eth0
-say stolen "${{gateway%.*}}.201"
+say stolen "${{gateway%.*}}.201" 3
 """
 
 

@@ -22,6 +22,7 @@ from hullwright.cli import http
 from hullwright.conf import opts
 from hullwright.persistence import flavors
 from support.house import FLAVOR, House, _forks
+from support.ports import free_port
 
 THREADS = 4
 # With those that the house names; imported once, before the fork.
@@ -45,9 +46,7 @@ class ServedHouse(House):
     """A house with a door: the API on a port of its own, a flavor and an image."""
 
     def __init__(self, directory: Path, url: str | None = None, *, api: dict[str, Any] | None = None, **overrides: dict[str, Any]) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
+        self.port = free_port()
         super().__init__(directory, url, api={"port": self.port, "threads": THREADS} | (api or {}), **overrides)
         self.url = f"http://127.0.0.1:{self.port}"
         self._apis: list[Any] = []

@@ -31,8 +31,9 @@ from hullwright.persistence.ports import SqlPortStore
 from hullwright.persistence.volumes import SqlVolumeStore
 
 from . import invariants
-from .installation import COMMAND, free_port
+from .installation import COMMAND
 from .libvirtd import GuestImage, Libvirtd, session_host
+from .ports import free_port
 
 BUILD_SECONDS = 90.0
 BOOT_SECONDS = 120.0
@@ -249,10 +250,13 @@ class Cloud:
         return server
 
     def await_console(self, server_id: str, pattern: str, timeout_seconds: float = BOOT_SECONDS) -> re.Match[str]:
-        """Wait until the guest has said it."""
-        found: re.Match[str] = self.wait(
-            lambda: re.search(pattern, self.console(server_id), re.MULTILINE), timeout_seconds, pause_seconds=0.5
-        )
+        """Wait until the guest has said it, in a line that it has ended."""
+
+        def said() -> re.Match[str] | None:
+            lines = self.console(server_id).rpartition("\n")[0]
+            return re.search(pattern, lines, re.MULTILINE)
+
+        found: re.Match[str] = self.wait(said, timeout_seconds, pause_seconds=0.5)
         return found
 
     def delete(self, *server_ids: str) -> None:

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from .ports import free_port
 
 START_SECONDS = 30.0
 
@@ -75,13 +76,6 @@ class Installation:
 
 
 COMMAND = [sys.executable, "-m", "hullwright.cli.main"]
-
-
-def free_port() -> int:
-    """Any."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager
