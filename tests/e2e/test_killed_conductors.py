@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from hullwright.persistence import allocations, hosts
 from support.cloud import Service
 from support.host_troubles import no_display_ports
 
@@ -25,7 +26,7 @@ BETWEEN_START_AND_RESUME = f"{KILL}import libvirt\nlibvirt.virDomain.resume = ki
 BEFORE_THE_DOMAIN_IS_REMOVED = f"{KILL}from hullwright.drivers.virt.libvirt import domains\ndomains.remove = kill\n"
 BETWEEN_DOMAIN_AND_DISKS = f"{KILL}from hullwright.drivers.virt.libvirt import disks\ndisks.delete_all = kill\n"
 
-# Counts the bytes that leave the store, and lets so many pass in a second.
+# Counts the bytes that leave the store.
 COUNTED = """
 import time
 from hullwright.drivers.image.local.driver import LocalImageDriver
@@ -35,9 +36,13 @@ def read(self, image, offset=0):
         for chunk in _read(self, image, offset):
             print(len(chunk), file=counted)
             yield chunk
-            time.sleep(len(chunk) / {bytes_per_second})
+            offset += len(chunk)
+            pause(offset)
 LocalImageDriver.read = read
 """
+# Half of them leave quickly; then there is a second for each piece, until somebody ends it.
+HALF = "def pause(sent): time.sleep(0.01 if sent < {bytes} else 1.0)\n"
+WHOLE = "def pause(sent): pass\n"
 
 
 def _guests(service: Service) -> dict[str, list[str]]:
@@ -53,6 +58,10 @@ def _holds_one_of_each(service: Service, server_id: str, host: str, parts: dict[
     assert "running" in cloud.virsh(host, "domstate", server_id)
     (port,) = cloud.call("GET", "/network/v2.0/ports", params={"network_id": parts["network"]})["ports"]
     assert port["device_id"] == server_id
+    with cloud.db.read() as connection:
+        held = allocations.held_by(connection, server_id)
+        assert held is not None
+        assert held.host_id == hosts.get(connection, host).id
     cloud.check()
     cloud.delete(server_id)
     cloud.check()
@@ -92,8 +101,8 @@ def test_an_upload_that_was_cut_goes_on_where_it_stood(service: Service, parts: 
     data = os.urandom(256 * MIB)
     image = cloud.upload("large", data, "raw")
     counted = tmp_path / "counted"
-    service.start(COUNTED.format(path=str(counted), bytes_per_second=64 * MIB))
-    server_id = cloud.create("large", image=image, flavor=parts["flavor"])
+    service.start(COUNTED.format(path=str(counted)) + HALF.format(bytes=len(data) // 2))
+    server_id = cloud.create("large", image=image, flavor=parts["flavor"], networks=[{"uuid": parts["network"]}])
 
     def percent() -> int:
         told = [each["percent"] or 0 for each in cloud.build(server_id)["step_progress"] if each["step"] == "fetch_image"]
@@ -103,7 +112,7 @@ def test_an_upload_that_was_cut_goes_on_where_it_stood(service: Service, parts: 
     service.stop(signal.SIGKILL)
     assert at < 90, "it was cut in the middle"
     assert cloud.server(server_id)["status"] == "BUILD"
-    service.start(COUNTED.format(path=str(counted), bytes_per_second=10_000 * MIB))
+    service.start(COUNTED.format(path=str(counted)) + WHOLE)
     cloud.await_status(server_id, "ACTIVE")
     sent = sum(map(int, counted.read_text().split())) / len(data)
     assert 1.0 <= sent < 1.3, f"{sent:.2f} times the image was sent, cut at {at} %"
@@ -111,9 +120,7 @@ def test_an_upload_that_was_cut_goes_on_where_it_stood(service: Service, parts: 
     assert hashlib.sha256(Path(base).read_bytes()).digest() == hashlib.sha256(data).digest()
     (fetch,) = (step for step in cloud.build(server_id)["attempts"][0]["steps"] if step["name"] == "fetch_image")
     assert (fetch["state"], fetch["resumed"]) == ("SUCCESS", 1)
-    cloud.check()
-    cloud.delete(server_id)
-    cloud.check()
+    _holds_one_of_each(service, server_id, FIRST, parts)
 
 
 def test_kills_at_any_moment_of_builds_and_deletes_lose_nothing(service: Service, parts: dict[str, str]) -> None:
