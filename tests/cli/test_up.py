@@ -78,6 +78,7 @@ def test_the_openstack_client_works_with_it(pair: Installation) -> None:
 
 
 def test_a_conductor_that_is_killed_starts_again(pair: Installation) -> None:
+    pair.await_in_log("serves, up to", times=2)
     victim = next(pid for pid, command in children_of(pair.up.pid).items() if " conductor" in command)
     os.kill(victim, signal.SIGKILL)
     pair.await_in_log("serves, up to", times=3)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hullwright.persistence import schema
+from hullwright.persistence import conductors, schema
 from hullwright.persistence.database import Database
 from reconcile import drift
 from support.house import House
@@ -70,8 +70,19 @@ def test_fix_mends_and_the_second_fix_finds_nothing_and_the_history_tells(house:
     assert {row["By"] for row in told} == {"doctor"}
 
 
-def test_fix_waits_for_the_conductors_that_do_the_rest(house: House) -> None:
+def _start_conductor(house: House) -> None:
+    """One that is known to the database as such: without any, nobody would be waited for."""
     house.start_conductor()
+
+    def is_enlisted() -> bool:
+        with house.db.read() as connection:
+            return bool(conductors.list_all(connection))
+
+    house.wait(is_enlisted)
+
+
+def test_fix_waits_for_the_conductors_that_do_the_rest(house: House) -> None:
+    _start_conductor(house)
     instance_uuid = drift.guest_misplaced(house)
     done = doctor(house, "--fix", "-f", "json")
     assert done.returncode == 0, done.stderr
@@ -88,7 +99,7 @@ def test_without_conductors_fix_says_that_the_rest_waits(house: House) -> None:
 
 
 def test_what_might_be_somebodys_needs_force(house: House) -> None:
-    house.start_conductor()
+    _start_conductor(house)
     instance_uuid = drift.guest_unknown(house)
     refused = doctor(house, "--fix")
     assert refused.returncode == 1
