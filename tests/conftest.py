@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from hypothesis import settings
 
 import hullwright.persistence.models  # noqa: F401  (fills the metadata)
 from hullwright.conf import opts
@@ -20,6 +21,11 @@ _here = Path(__file__).parent
 # They import each other, in any order: all are rewritten, whoever comes first.
 pytest.register_assert_rewrite("support")
 pytest_plugins = [f"support.{path.stem}" for path in sorted((_here / "support").glob("[!_]*.py"))]
+
+
+# How long an example takes says something of the machine. A failure prints what repeats it.
+settings.register_profile("hullwright", deadline=None, print_blob=True)
+settings.load_profile("hullwright")
 
 
 @pytest.fixture(autouse=True)

@@ -232,7 +232,7 @@ def plain_weights(rows, have, goes_on_after_a_failure):
 # --- The comparison -------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(world=worlds(), spec=specs, tried=tries, architecture=st.sampled_from([None, None, "x86_64", "arm64"]))
 def test_columns_and_a_plain_reading_reject_the_same_hosts_for_the_same_reasons(world, spec, tried, architecture):
     rows, have = world
@@ -256,7 +256,7 @@ def test_columns_and_a_plain_reading_reject_the_same_hosts_for_the_same_reasons(
     assert all(sample <= expected[reason] for reason, (_, sample) in told.items())
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(world=worlds(), spec=specs, architecture=st.sampled_from([None, None, "x86_64", "arm64"]))
 def test_what_an_image_asks_for_is_what_its_plain_reading_says(world, spec, architecture):
     """Apart from the other filters, which leave few hosts to it."""
@@ -269,7 +269,7 @@ def test_what_an_image_asks_for_is_what_its_plain_reading_says(world, spec, arch
     assert {each.reason: each.count for each in outcome.rejections} == {reason: reasons.count(reason) for reason in reasons if reason}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(world=worlds(), max_attempts=st.integers(1, 2), tried=tries)
 def test_columns_and_a_plain_reading_weigh_alike(world, max_attempts, tried):
     rows, have = world
@@ -281,7 +281,7 @@ def test_columns_and_a_plain_reading_weigh_alike(world, max_attempts, tried):
     assert dict(zip(columns.names, weights, strict=True)) == pytest.approx(plain)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(weights=st.lists(st.sampled_from([0.0, 1.0, 2.0, 2.5, 3.0]), min_size=1, max_size=150), wanted=st.integers(1, 12))
 def test_the_best_are_those_of_a_full_sort(weights, wanted):
     import numpy as np
@@ -301,7 +301,7 @@ def test_of_very_many_weights_too_the_best_are_those_of_a_full_sort(count, value
         assert weighing.best(weights, wanted).tolist() == expected
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(weights=st.lists(st.sampled_from([0.0, 1.0, 2.0]), min_size=1, max_size=150), wanted=st.integers(1, 12), turn=st.floats(0, 1))
 def test_a_turn_changes_the_order_of_equals_only(weights, wanted, turn):
     import numpy as np
@@ -311,7 +311,7 @@ def test_a_turn_changes_the_order_of_equals_only(weights, wanted, turn):
     assert weighing.best(np.array(weights), wanted, turn).tolist() == expected
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(before=worlds(), after=worlds(), data=st.data())
 def test_columns_changed_step_by_step_are_those_built_anew(before, after, data):
     columns = built(*before)

@@ -585,7 +585,7 @@ def loaded(chosen):
 SIGNS = ["", "=", "==", "!=", ">=", "<=", "s==", "s!=", "s<", "s<=", "s>", "s>=", "<in>", "<all-in>", "<or>"]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(world=worlds())
 def test_each_attribute_meets_each_operator_as_their_plain_reading_has_it(world):
     columns = world.columns()
@@ -603,7 +603,7 @@ def test_every_filter_and_every_weigher_has_a_plain_reading():
 
 
 @pytest.mark.parametrize("name", sorted(PLAIN))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(world=worlds(), spec=specs, chosen=options)
 def test_a_filter_passes_the_hosts_of_its_plain_reading(name, world, spec, chosen):
     conf = loaded(chosen)
@@ -614,7 +614,7 @@ def test_a_filter_passes_the_hosts_of_its_plain_reading(name, world, spec, chose
     assert sum(rejection.count for rejection in outcome.rejections) == sum(not passes for passes in expected.values())
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(world=worlds(), spec=specs, chosen=options)
 def test_all_filters_together_pass_what_each_of_them_passes(world, spec, chosen):
     conf = loaded(chosen)
@@ -625,7 +625,7 @@ def test_all_filters_together_pass_what_each_of_them_passes(world, spec, chosen)
 
 
 @pytest.mark.parametrize("name", sorted(PLAIN_WEIGHTS))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     world=worlds(),
     spec=specs,
@@ -655,7 +655,7 @@ def test_a_weigher_weighs_as_its_plain_reading_with_multipliers_of_aggregates(na
         assert weights.tolist() == pytest.approx(expected)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(before=worlds(), after=worlds())
 def test_memberships_and_images_follow_hosts_that_come_and_go(before, after):
     columns = before.columns()

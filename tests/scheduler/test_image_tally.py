@@ -185,7 +185,7 @@ properties = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     there=st.lists(st.tuples(st.sampled_from("abcd"), properties), max_size=12),
     asked=properties,
