@@ -210,7 +210,8 @@ def _restore(history: Mapping[str, Any], number: int, directory: Path) -> House:
     for host, state in history["moments"][number]["hosts"].items():
         place = directory / "fake" / host
         (place / "counters").mkdir(parents=True)
-        (place / "journal").write_text("".join(line + "\n" for line in history["journals"].get(host, [])[: state["lines"]]))
+        lines = [json.loads(line) for line in history["journals"].get(host, [])[: state["lines"]]]
+        (place / "journal").write_text("".join(json.dumps(line | {"at": line["at"] + age}) + "\n" for line in lines))
         for key, count in state["counters"].items():
             (place / "counters" / key).write_bytes(b"." * count)
         if host in history["faults"]:
