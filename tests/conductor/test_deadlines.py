@@ -70,7 +70,7 @@ def test_a_build_leaves_a_host_whose_call_never_comes_back(impatient: House, ope
 
 def test_what_hung_beside_other_steps_is_cleaned_when_it_ends_and_not_when_they_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One step hangs; another one beside it hears first that the job was taken, and stops."""
-    house = House(tmp_path, conductor={"engine": "parallel", "step_timeout": 1.0, "step_timeouts": {}, "poll_interval": 0.1})
+    house = House(tmp_path, conductor={"engine": "parallel", "step_timeouts": {"plug_network": 1.0}, "poll_interval": 0.1})
     plug, is_over, left = LocalNetworkDriver.plug, threading.Event(), threading.Event()
 
     def plug_late(driver: LocalNetworkDriver, host: HostRef, instance_uuid: str, hostname: str) -> Any:
@@ -201,7 +201,7 @@ def test_a_call_that_hangs_when_the_builds_time_is_over_is_not_its_hosts_fault(
     tmp_path: Path, operation: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(context, "_DEADLINE_GRACE_SECONDS", 0.2)
-    house = House(tmp_path, conductor={"build_timeout": 1.0, "poll_interval": 0.1})
+    house = House(tmp_path, conductor={"build_timeout": 3.0, "poll_interval": 0.1})
     try:
         _world(house, "h1")
         _hang(house, "h1", operation)
