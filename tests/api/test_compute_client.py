@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,8 @@ import pytest
 from hullwright.conf.database import url
 from hullwright.conf.opts import load
 from hullwright.persistence.database import Database
+from support.openstack import openstack
+from support.ports import free_port
 
 from .conftest import World, make_world
 
@@ -41,10 +42,13 @@ clouds:
 """
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def answers(address: str) -> bool:
+    """Whether the API does."""
+    try:
+        urllib.request.urlopen(f"{address}/healthz", timeout=5).close()
+    except OSError:
+        return False
+    return True
 
 
 class Cloud:
@@ -57,9 +61,8 @@ class Cloud:
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """One command of the client."""
-        program = Path(sys.executable).with_name("openstack")
         environment = {**os.environ, "OS_CLIENT_CONFIG_FILE": str(self.directory / "clouds.yaml"), "OS_CLOUD": "hullwright"}
-        return subprocess.run([str(program), *arguments], capture_output=True, text=True, env=environment, timeout=60)
+        return openstack(*arguments, environment=environment, directory=self.directory)
 
     def json(self, *arguments: str) -> Any:
         """A command's answer as JSON."""
@@ -81,13 +84,11 @@ def cloud(sqlite_template: Path, tmp_path: Path) -> Iterator[Cloud]:
     (tmp_path / "clouds.yaml").write_text(CLOUDS.format(url=address))
     process = subprocess.Popen([sys.executable, "-c", SERVE, str(tmp_path), str(port)])
     try:
-        for _ in range(200):
-            try:
-                urllib.request.urlopen(f"{address}/healthz", timeout=5).close()
-                break
-            except OSError:
-                assert process.poll() is None
-                time.sleep(0.1)
+        deadline = time.monotonic() + 60
+        while not answers(address):
+            assert process.poll() is None
+            assert time.monotonic() < deadline, "the API does not answer"
+            time.sleep(0.1)
         yield Cloud(tmp_path, address, world)
     finally:
         process.send_signal(signal.SIGTERM)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
+import sqlite3
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,18 +17,16 @@ import pytest
 import requests
 
 from support.installation import Installation
+from support.openstack import openstack
 
 pytestmark = pytest.mark.slow
-
-OPENSTACK = Path(sys.executable).with_name("openstack")
 
 
 def client(installation: Installation, *words: str) -> subprocess.CompletedProcess[str]:
     """Run the command as a user would, with the clouds.yaml that `hullwright up` wrote."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("OS_")}
     environment["OS_CLIENT_CONFIG_FILE"] = str(installation.directory / "clouds.yaml")
-    command = [str(OPENSTACK), "--os-cloud", "hullwright", *words]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environment, cwd=installation.directory)
+    return openstack("--os-cloud", "hullwright", *words, environment=environment, directory=installation.directory)
 
 
 def ok(installation: Installation, *words: str) -> str:
@@ -200,8 +199,7 @@ def _until(installation: Installation, condition: Callable[[], bool]) -> None:
 
 def test_an_open_stream_does_not_hold_up_the_end_of_the_service(installation: Installation) -> None:
     # The last test of the file: nothing builds, so the stream is of work that never begins.
-    for process in _children(installation.up.pid, "conductor"):
-        os.kill(process, signal.SIGSTOP)
+    _stop_between_transactions(installation)
     try:
         made = requests.post(f"{installation.url}/volume/v3/volumes", json={"volume": {"size": 1}}, timeout=10)
         assert made.status_code == 202
@@ -218,6 +216,22 @@ def test_an_open_stream_does_not_hold_up_the_end_of_the_service(installation: In
     finally:
         for process in _children(installation.up.pid, "conductor"):
             os.kill(process, signal.SIGCONT)
+
+
+def _stop_between_transactions(installation: Installation) -> None:
+    """SIGSTOP to the conductors, while none of them has the database for itself: then nobody else could write."""
+    conductors, deadline = _children(installation.up.pid, "conductor"), time.monotonic() + 60
+    while True:
+        for process in conductors:
+            os.kill(process, signal.SIGSTOP)
+        try:
+            with contextlib.closing(sqlite3.connect(installation.directory / "hullwright.db", isolation_level=None, timeout=1)) as database:
+                database.execute("BEGIN IMMEDIATE")
+            return
+        except sqlite3.OperationalError:
+            for process in conductors:
+                os.kill(process, signal.SIGCONT)
+            assert time.monotonic() < deadline, "they are always inside a transaction"
 
 
 def _children(pid: int, word: str) -> list[int]:
