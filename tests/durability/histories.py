@@ -74,7 +74,7 @@ def _runner(house: House, *, hesitant: bool = False) -> Iterator[Runner]:
         drivers.close()
 
 
-def resume(house: House, *, hesitant: bool = False, seconds: float = 20.0) -> None:
+def resume(house: House, *, hesitant: bool = False, seconds: float = 60.0) -> None:
     """Drive all jobs to rest, first those that were being driven; as by one conductor, or by one after the other that is told to stop."""
     deadline = time.monotonic() + seconds
     with _runner(house, hesitant=hesitant) as runner:

@@ -257,7 +257,7 @@ class House:
         with self.db.read() as connection:
             return len(jobs.list_jobs(connection, states=OPEN_JOB_STATES, limit=10_000))
 
-    def wait(self, condition: Callable[[], Any], timeout_seconds: float = 20.0) -> Any:
+    def wait(self, condition: Callable[[], Any], timeout_seconds: float = 60.0) -> Any:
         """Wait until `condition` is true; fails with what the jobs say otherwise."""
         deadline = time.monotonic() + timeout_seconds
         while time.monotonic() < deadline:
@@ -268,7 +268,7 @@ class House:
             told = [f"{job.kind} {job.state} {job.error}" for job in jobs.list_jobs(connection, limit=20)]
         raise AssertionError(f"waited {timeout_seconds} s in vain; jobs: {told}")
 
-    def rest(self, timeout_seconds: float = 20.0) -> None:
+    def rest(self, timeout_seconds: float = 60.0) -> None:
         """Wait until no job is open."""
         self.wait(lambda: self.open_jobs() == 0, timeout_seconds)
 
