@@ -88,6 +88,7 @@ def test_who_was_woken_in_vain_is_not_passed_while_it_rests_for_seconds(
     house: House, open_room: Callable[[], WaitingRoom], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(snapshot, "IN_FLIGHT_SECONDS", 0.0)  # what a look chose does not count in the next one
+    house.conf.set_override("snapshot_max_age_seconds", 60.0, "scheduler")  # but to the end of its own, however long it takes
     for name in ("FIRST_REST_SECONDS", "HOLD_SECONDS"):
         monkeypatch.setattr(waiting_room, name, 30.0)
     queue, room = _queue(house, {}, {}), open_room()
