@@ -207,11 +207,14 @@ def _restore(history: Mapping[str, Any], number: int, directory: Path) -> House:
         for table in picture.TABLES:
             if found := rows.get(table.name):
                 connection.execute(sa.insert(table), [_later(table, row, age) for row in found.values()])
-    for host, state in history["moments"][number]["hosts"].items():
+    hosts = history["moments"][number]["hosts"]
+    journals = {host: [json.loads(line) for line in history["journals"].get(host, [])[: state["lines"]]] for host, state in hosts.items()}
+    # The last effect was just now: those that follow come after it.
+    passed = time.time() - max((line["at"] for lines in journals.values() for line in lines), default=0.0)
+    for host, state in hosts.items():
         place = directory / "fake" / host
         (place / "counters").mkdir(parents=True)
-        lines = [json.loads(line) for line in history["journals"].get(host, [])[: state["lines"]]]
-        (place / "journal").write_text("".join(json.dumps(line | {"at": line["at"] + age}) + "\n" for line in lines))
+        (place / "journal").write_text("".join(json.dumps(line | {"at": line["at"] + passed}) + "\n" for line in journals[host]))
         for key, count in state["counters"].items():
             (place / "counters" / key).write_bytes(b"." * count)
         if host in history["faults"]:
