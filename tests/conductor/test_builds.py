@@ -7,7 +7,7 @@ import pytest
 
 from hullwright.drivers.fake_host import FakeHost
 from hullwright.drivers.virt.fake.driver import FakeDriver
-from hullwright.objects.errors import ImageInUse, JobUnloadable
+from hullwright.objects.errors import ImageInUse
 from hullwright.objects.guests import GuestSpec
 from hullwright.objects.hosts import HostRef
 from hullwright.objects.states import AttemptState, JobState, VmState
@@ -257,38 +257,6 @@ def test_stopping_lets_the_step_under_way_end_and_hands_the_rest_back(house: Hou
         house.rest()
     assert house.get(uuid).vm_state == VmState.ACTIVE
     assert [e.to_state for e in _events(house, uuid) if e.step == "spawn"] == ["RUNNING", "SUCCESS"], "what was done is not done again"
-
-
-def test_a_flow_that_this_code_does_not_know_is_parked_with_its_evidence(house: House) -> None:
-    uuid = house.create_by_version(99)
-    with house.conductor():
-        house.wait(lambda: house.build_of(uuid).state == JobState.STUCK)
-    assert "build_instance_v99" in str(house.build_of(uuid).error)
-    assert JobUnloadable.hint
-
-
-def test_a_job_of_an_unknown_kind_is_parked(house: House) -> None:
-    with house.db.write() as connection:
-        uuid = jobs.post(connection, kind="make_coffee", instance_uuid=None, inputs={})
-    with house.conductor():
-        house.rest()
-    with house.db.read() as connection:
-        job = jobs.get(connection, uuid)
-    assert (job.state, "make_coffee" in (job.error or "")) == (JobState.STUCK, True)
-
-
-def test_a_job_that_keeps_crashing_its_conductor_is_parked(house: House) -> None:
-    house.conf.set_override("max_leases", 3, "conductor")
-    house.add_host("h1")
-    (uuid,) = house.create()
-    with house.db.write() as connection:
-        connection.exec_driver_sql("UPDATE jobs SET leases = 3")
-    with house.conductor():
-        house.rest()
-    job = house.build_of(uuid)
-    assert job.state == JobState.STUCK
-    assert "leased 4 times" in job.error
-    assert "it never began a step" in job.error
 
 
 def test_the_parallel_engine_builds_the_same(house: House) -> None:
