@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
-import re2
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
@@ -22,8 +21,6 @@ LONGEST_SEARCH_SECONDS = 5.0  # of one statement on PostgreSQL
 _QUERY_CANCELED = "57014"  # SQLSTATE
 
 _SPECIAL = frozenset(r".^$*+?{}[]\|()")
-_OPTIONS = re2.Options()
-_OPTIONS.log_errors = False  # what is wrong with a user's pattern is told to the user
 
 
 @lru_cache(maxsize=256)
@@ -34,8 +31,12 @@ def compiled(pattern: str) -> Any:
     """
     if len(pattern) > LONGEST_PATTERN:
         raise ValueError(f"It has more than {LONGEST_PATTERN} characters.")
+    import re2  # only who searches pays for its memory: no conductor does
+
+    options = re2.Options()
+    options.log_errors = False  # what is wrong with a user's pattern is told to the user
     try:
-        return re2.compile(pattern, _OPTIONS)
+        return re2.compile(pattern, options)
     except re2.error as error:
         reason = error.args[0]
         raise ValueError(reason.decode(errors="replace") if isinstance(reason, bytes) else str(reason)) from None
