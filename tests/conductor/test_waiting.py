@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from hullwright.conductor.service import Conductor
 from hullwright.conductor.waiting_room import WaitingRoom
 from hullwright.objects.builds import Attempt
 from hullwright.objects.flavors import Flavor
@@ -153,15 +154,21 @@ def test_a_smaller_build_passes_one_that_does_not_fit_and_an_equal_one_does_not(
     invariants.check(house)
 
 
-def test_who_comes_later_does_not_pass_those_that_wait_for_the_same(house: House) -> None:
-    """Room is there, and the first in the queue has not seen it yet: the next one joins the queue all the same."""
-    house.add_host("h1", vcpus=2)
+def _wait_unseen(house: House, conductor: Conductor, room: int) -> str:
+    """A build that waits for a disabled host; nobody looks whether there is room any more."""
+    house.add_host("h1", vcpus=room)
     with house.db.write() as connection:
         hosts.disable(connection, "h1", "being mended")
+    (uuid,) = house.create(wait_seconds=LONG)
+    house.wait(lambda: house.waits(uuid))
+    conductor._waiting_room.stop()
+    return uuid
+
+
+def test_who_comes_later_does_not_pass_those_that_wait_for_the_same(house: House) -> None:
+    """Room is there, and the first in the queue has not seen it yet: the next one joins the queue all the same."""
     with house.conductor() as conductor:
-        (first,) = house.create(wait_seconds=LONG)
-        house.wait(lambda: house.waits(first))
-        conductor._waiting_room.stop()
+        first = _wait_unseen(house, conductor, room=2)
         with house.db.write() as connection:
             hosts.enable(connection, "h1")
         (second,) = house.create(wait_seconds=LONG)
@@ -178,13 +185,8 @@ def test_who_comes_later_does_not_pass_those_that_wait_for_the_same(house: House
 
 def _queue_behind_one(house: House, room: int, **fields: Any) -> tuple[str, str, WaitingRoom]:
     """One build waits, then there is room for as many, and another is asked for that would not wait. Nobody has looked since."""
-    house.add_host("h1", vcpus=room)
-    with house.db.write() as connection:
-        hosts.disable(connection, "h1", "being mended")
     with house.conductor() as conductor:
-        (first,) = house.create(wait_seconds=LONG)
-        house.wait(lambda: house.waits(first))
-        conductor._waiting_room.stop()
+        first = _wait_unseen(house, conductor, room)
         conductor._waiting_room.look()
         with house.db.write() as connection:
             hosts.enable(connection, "h1")
